@@ -1,0 +1,13 @@
+//! The typed configuration of lazaret: `lazaret.toml`.
+//!
+//! One strict type per table. Every key has a default, so an absent file is a
+//! valid one; an unknown key is an error that names the nearest right one.
+
+#![forbid(unsafe_code)]
+
+mod keys;
+mod load;
+mod schema;
+
+pub use load::{CONFIG_ENV, ConfigError, DEFAULT_PATH};
+pub use schema::{Config, Guard, Incidents, Node, OnUnjudged, Scan, Watchdog};

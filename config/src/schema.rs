@@ -1,0 +1,215 @@
+//! What `lazaret.toml` may say.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use lazaret_types::{Action, LossPolicy};
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[guard]`
+    pub guard: Guard,
+    /// `[scan]`
+    pub scan: Scan,
+    /// `[watchdog]`
+    pub watchdog: Watchdog,
+    /// `[incidents]`
+    pub incidents: Incidents,
+}
+
+/// Where lazaret lives on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Sockets; gone after a reboot.
+    pub run_dir: PathBuf,
+    /// Incidents, signatures and the node's id; kept.
+    pub state_dir: PathBuf,
+}
+
+/// How containers are guarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// What happens while there is no daemon.
+    pub on_daemon_loss: LossPolicy,
+    /// How long a container's start may wait for the daemon.
+    #[serde(with = "humantime_serde")]
+    pub attach_timeout: Duration,
+    /// How long a container's end may wait for the daemon.
+    #[serde(with = "humantime_serde")]
+    pub detach_timeout: Duration,
+    /// How long a planned restart of the daemon may hold openers before
+    /// `on_daemon_loss` applies.
+    #[serde(with = "humantime_serde")]
+    pub restart_grace: Duration,
+    /// What the daemon raises `fs.fanotify.max_user_groups` to: one group a container.
+    pub max_groups: u32,
+}
+
+/// How files are judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Scan {
+    /// Threads that judge; 0 means one for each CPU, at least 2.
+    pub threads: usize,
+    /// Larger files are not judged.
+    pub max_file_size: ByteSize,
+    /// How long an opener may wait for a verdict.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Verdicts remembered, by content.
+    pub cache_entries: usize,
+    /// What happens to a file without a verdict.
+    pub on_unjudged: OnUnjudged,
+}
+
+/// What happens to a file that is too large, too slow or unreadable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnUnjudged {
+    /// To an execution: `allow`, `alert` or `deny`.
+    pub exec: Action,
+    /// To any other open: `allow`, `alert` or `deny`.
+    pub open: Action,
+}
+
+/// When the daemon counts as hanging.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Watchdog {
+    /// A daemon that leaves an event unanswered, or gives no sign of life, for
+    /// this long is killed, so that the guards take over. Longer than
+    /// `scan.timeout`.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+}
+
+/// Where incidents go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Incidents {
+    /// A file of this size is rotated.
+    pub max_file_size: ByteSize,
+    /// Rotated files kept.
+    pub keep: usize,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            run_dir: "/run/lazaret".into(),
+            state_dir: "/var/lib/lazaret".into(),
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self {
+            on_daemon_loss: LossPolicy::Closed,
+            attach_timeout: Duration::from_secs(5),
+            detach_timeout: Duration::from_secs(1),
+            restart_grace: Duration::from_secs(10),
+            max_groups: 16_384,
+        }
+    }
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            max_file_size: ByteSize::mib(256),
+            timeout: Duration::from_secs(2),
+            cache_entries: 65_536,
+            on_unjudged: OnUnjudged::default(),
+        }
+    }
+}
+
+impl Default for OnUnjudged {
+    fn default() -> Self {
+        Self {
+            exec: Action::Deny,
+            open: Action::Alert,
+        }
+    }
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Incidents {
+    fn default() -> Self {
+        Self {
+            max_file_size: ByteSize::mib(64),
+            keep: 4,
+        }
+    }
+}
+
+impl Node {
+    /// The hand-over socket: shims and hooks connect here.
+    #[must_use]
+    pub fn guard_socket(&self) -> PathBuf {
+        self.run_dir.join("guard.sock")
+    }
+
+    /// The control API's socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+}
+
+impl Config {
+    /// What the types cannot express.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("guard.attach_timeout", self.guard.attach_timeout),
+            ("guard.detach_timeout", self.guard.detach_timeout),
+            ("scan.timeout", self.scan.timeout),
+            ("watchdog.deadline", self.watchdog.deadline),
+        ];
+        for (key, value) in positive {
+            if value.is_zero() {
+                return Err(format!("{key} must be longer than 0s"));
+            }
+        }
+        for (key, path) in [
+            ("node.run_dir", &self.node.run_dir),
+            ("node.state_dir", &self.node.state_dir),
+        ] {
+            if !path.is_absolute() {
+                return Err(format!("{key} must be an absolute path, not {}", path.display()));
+            }
+        }
+        if self.watchdog.deadline <= self.scan.timeout {
+            return Err("watchdog.deadline must be longer than scan.timeout".into());
+        }
+        for (key, action) in [
+            ("exec", self.scan.on_unjudged.exec),
+            ("open", self.scan.on_unjudged.open),
+        ] {
+            if action == Action::Kill {
+                return Err(format!("scan.on_unjudged.{key} is one of allow, alert, deny"));
+            }
+        }
+        if self.scan.cache_entries == 0 {
+            return Err("scan.cache_entries must be at least 1".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! What an engine says of a file, and what is done about it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// How bad a finding is. The names are Falco's priorities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Severity {
+    /// Worth a line in a log.
+    Notice,
+    /// Unusual; somebody should look.
+    Warning,
+    /// Something failed, or a protection did.
+    Error,
+    /// Known bad. Never put to a vote.
+    Critical,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It went on, and nothing is to be told.
+    Allow,
+    /// It went on, and somebody is told.
+    Alert,
+    /// The opener got `EPERM`.
+    Deny,
+    /// The process was killed.
+    Kill,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Alert => "alert",
+            Self::Deny => "deny",
+            Self::Kill => "kill",
+        })
+    }
+}
+
+/// What the opener wanted of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// `open(2)` and what is like it, the loader's included.
+    Open,
+    /// `execve(2)`: the program itself or the interpreter of a `#!` line.
+    Exec,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Exec => "exec",
+        })
+    }
+}
+
+/// Which engine found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// The lists of SHA-256 digests.
+    HashList,
+}
+
+/// One engine's conviction of one content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad.
+    pub severity: Severity,
+    /// The name of the signature or rule.
+    pub rule: String,
+    /// Whose finding it is.
+    pub engine: Engine,
+}
+
+/// Why a file has no verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnjudgedReason {
+    /// Larger than `scan.max_file_size`.
+    TooLarge,
+    /// Not judged within `scan.timeout`.
+    Timeout,
+    /// Reading it failed.
+    ReadError,
+}
+
+impl fmt::Display for UnjudgedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "larger than scan.max_file_size",
+            Self::Timeout => "not judged within scan.timeout",
+            Self::ReadError => "could not be read",
+        })
+    }
+}
