@@ -1,0 +1,230 @@
+//! One fanotify group that is asked before files are opened or run.
+//!
+//! The constants and the two calls that make and mark a group are
+//! `fanotify-rs`'s; reading and answering are written here, because its reader
+//! panics on a path that is not UTF-8, closes descriptors before they are
+//! answered, and swallows errors (docs/decisions/0002).
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use fanotify::low_level as fan;
+
+/// Asks for a pidfd with each event (Linux 5.15); `fanotify-rs` does not have it.
+const FAN_REPORT_PIDFD: u32 = libc::FAN_REPORT_PIDFD;
+
+/// Opens and executions, the two that fanotify can refuse. `ld.so FILE` is an
+/// open only, which is why executions alone are not enough.
+const MASK: u64 = fan::FAN_OPEN_PERM | fan::FAN_OPEN_EXEC_PERM;
+
+/// `struct fanotify_event_metadata`, 24 bytes (include/uapi/linux/fanotify.h).
+const METADATA: usize = 24;
+
+/// `struct fanotify_event_info_pidfd`: a 4-byte header and the descriptor.
+const PIDFD_INFO: usize = 8;
+
+/// Bytes of one event as this group reads them.
+pub const EVENT_SIZE: usize = METADATA + PIDFD_INFO;
+
+/// What is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Response {
+    /// It may go on.
+    Allow,
+    /// It gets `EPERM`.
+    Deny,
+}
+
+/// An opener that waits for our answer.
+///
+/// Nothing answers when this is dropped: whoever took it owes
+/// [`Group::respond`] one answer under [`Event::number`], while `file` is open.
+#[derive(Debug)]
+pub struct Event {
+    /// The file, open for reading, without further events.
+    pub file: OwnedFd,
+    /// The opener; none when it has exited already.
+    pub pidfd: Option<OwnedFd>,
+    /// The opener's pid (its thread group) in our pid namespace: for display.
+    pub pid: i32,
+    /// Whether it is to be run, not only opened.
+    pub exec: bool,
+}
+
+impl Event {
+    /// The number that an answer names this event by.
+    #[must_use]
+    pub fn number(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// A fanotify group.
+#[derive(Debug)]
+pub struct Group(OwnedFd);
+
+impl Group {
+    /// Makes a group that marks nothing yet. Its descriptors do not block: not
+    /// for the reader, and not on a file that the container holds a lease on.
+    ///
+    /// # Errors
+    /// `EMFILE` when `fs.fanotify.max_user_groups` are in use, `EPERM` without
+    /// `CAP_SYS_ADMIN`.
+    pub fn new() -> io::Result<Self> {
+        let flags = fan::FAN_CLASS_CONTENT
+            | fan::FAN_UNLIMITED_QUEUE
+            | fan::FAN_UNLIMITED_MARKS
+            | fan::FAN_NONBLOCK
+            | fan::FAN_CLOEXEC
+            | FAN_REPORT_PIDFD;
+        let event_flags = libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NONBLOCK;
+        let fd = fan::fanotify_init(flags, event_flags.cast_unsigned())?;
+        // SAFETY: fanotify_init has just returned this descriptor, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Takes over a group that another process made with [`Group::new`].
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Marks the superblock that `on` lies on (any descriptor, `O_PATH` too).
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`: `EINVAL` or `EOPNOTSUPP` for what has no
+    /// permission events, such as `/proc`.
+    pub fn mark_superblock(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        // By path, because the kernel takes no O_PATH descriptor here.
+        let path = crate::fd_path(on);
+        fan::fanotify_mark(
+            self.0.as_raw_fd(),
+            fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM,
+            MASK,
+            libc::AT_FDCWD,
+            path.as_path(),
+        )
+    }
+
+    /// Drops every mark on an inode, ignore marks among them; those on
+    /// superblocks stay.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn flush_inode_marks(&self) -> io::Result<()> {
+        fan::fanotify_mark(self.0.as_raw_fd(), fan::FAN_MARK_FLUSH, 0, libc::AT_FDCWD, "/")
+    }
+
+    /// Reads what waits, as many events as `buffer` holds, and gives each to
+    /// `each`. Returns how many.
+    ///
+    /// # Errors
+    /// `EAGAIN` when nothing waits, or when an event was refused by the kernel
+    /// because its file could not be opened without waiting (others may still
+    /// wait); `EMFILE` when we are out of descriptors, which refuses the event.
+    pub fn read(&self, buffer: &mut [u8], mut each: impl FnMut(Event)) -> io::Result<usize> {
+        let length = rustix::io::read(&self.0, &mut *buffer)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        let mut count = 0;
+        while let Some((record, after)) = split_record(rest) {
+            if let Some(event) = parse(record)? {
+                each(event);
+                count += 1;
+            }
+            rest = after;
+        }
+        Ok(count)
+    }
+
+    /// Answers the event of that number.
+    ///
+    /// # Errors
+    /// `ENOENT` when no event of that number waits.
+    pub fn respond(&self, number: RawFd, response: Response) -> io::Result<()> {
+        let response = match response {
+            Response::Allow => fan::FAN_ALLOW,
+            Response::Deny => fan::FAN_DENY,
+        };
+        // struct fanotify_response { __s32 fd; __u32 response; }
+        let mut answer = [0_u8; size_of::<fan::FanotifyResponse>()];
+        let (fd, verdict) = answer.split_at_mut(size_of::<RawFd>());
+        fd.copy_from_slice(&number.to_ne_bytes());
+        verdict.copy_from_slice(&response.to_ne_bytes());
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &answer))?;
+        Ok(())
+    }
+
+    /// A second descriptor of the same group.
+    ///
+    /// # Errors
+    /// As `fcntl(2)`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<Group> for OwnedFd {
+    fn from(group: Group) -> Self {
+        group.0
+    }
+}
+
+/// Splits off the first record; none when there is no whole one.
+fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(field(bytes, 0)?)).ok()?;
+    if length < METADATA {
+        None
+    } else {
+        bytes.split_at_checked(length)
+    }
+}
+
+/// Reads one record: `event_len u32, vers u8, reserved u8, metadata_len u16,
+/// mask u64, fd s32, pid s32`, then information records. None for a record that
+/// carries no file, which a group without a queue limit does not get.
+fn parse(record: &[u8]) -> io::Result<Option<Event>> {
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed fanotify event");
+    if record.get(4) != Some(&fan::FANOTIFY_METADATA_VERSION) {
+        return Err(malformed());
+    }
+    let mask = u64::from_ne_bytes(field(record, 8).ok_or_else(malformed)?);
+    let fd = i32::from_ne_bytes(field(record, 16).ok_or_else(malformed)?);
+    let pid = i32::from_ne_bytes(field(record, 20).ok_or_else(malformed)?);
+    let pidfd = record.get(METADATA..).and_then(pidfd_of);
+    // SAFETY: the kernel opened this descriptor for us in this read, and it is parsed once.
+    let file = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+    // SAFETY: as above.
+    let pidfd = pidfd
+        .filter(|fd| *fd >= 0)
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    let exec = mask & fan::FAN_OPEN_EXEC_PERM != 0;
+    Ok(file.map(|file| Event {
+        file,
+        pidfd,
+        pid,
+        exec,
+    }))
+}
+
+/// Finds `struct fanotify_event_info_pidfd` among the information records:
+/// `info_type u8, pad u8, len u16, pidfd s32`.
+fn pidfd_of(mut infos: &[u8]) -> Option<RawFd> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(field(infos, 2)?));
+        if infos.first() == Some(&libc::FAN_EVENT_INFO_TYPE_PIDFD) {
+            return Some(i32::from_ne_bytes(field(infos, 4)?));
+        }
+        infos = infos.get(length.max(4)..)?;
+    }
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}

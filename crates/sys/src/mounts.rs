@@ -1,0 +1,173 @@
+//! What is mounted where: `/proc/PID/mountinfo` (proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags};
+
+/// A longer mountinfo is refused: the kernel's limit of 100,000 mounts
+/// (`fs.mount-max`) fits.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The device number that names a superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Device {
+    /// As in `st_dev`.
+    pub major: u32,
+    /// As in `st_dev`.
+    pub minor: u32,
+}
+
+/// One line of mountinfo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Unique among the mounts that exist now.
+    pub id: u64,
+    /// Whose file system it is.
+    pub device: Device,
+    /// Where it is mounted, as seen from the root folder of the process.
+    pub mount_point: PathBuf,
+    /// e.g. `overlay`
+    pub fs_type: String,
+}
+
+/// The mounts that a process sees, in the order in which they were made.
+///
+/// # Errors
+/// When the process is gone, or the kernel's text is not what it documents.
+pub fn of(pid: i32) -> io::Result<Vec<Mount>> {
+    read(Path::new(&format!("/proc/{pid}/mountinfo")))
+}
+
+/// The mounts that we see.
+///
+/// # Errors
+/// As [`of`].
+pub fn own() -> io::Result<Vec<Mount>> {
+    read(Path::new("/proc/self/mountinfo"))
+}
+
+/// The id of the mount that a descriptor is on: what [`Mount::id`] names.
+///
+/// # Errors
+/// As `statx(2)`; `ENOSYS` before Linux 5.8.
+pub fn id_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(rustix::io::Errno::NOSYS.into());
+    }
+    Ok(stat.stx_mnt_id)
+}
+
+fn read(path: &Path) -> io::Result<Vec<Mount>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!(
+            "{} is larger than {MAX_BYTES} bytes",
+            path.display()
+        )));
+    }
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| {
+            parse(line).ok_or_else(|| {
+                let line = String::from_utf8_lossy(line);
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("unexpected mountinfo line {line:?}"),
+                )
+            })
+        })
+        .collect()
+}
+
+/// `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT OPTIONS [TAG...] - TYPE SOURCE OPTIONS`
+fn parse(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let mut device = fields.nth(1)?.split(|byte| *byte == b':');
+    let device = Device {
+        major: number(device.next()?)?,
+        minor: number(device.next()?)?,
+    };
+    let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    fields.find(|field| *field == b"-")?;
+    let fs_type = String::from_utf8(unescape(fields.next()?)).ok()?;
+    Some(Mount {
+        id,
+        device,
+        mount_point,
+        fs_type,
+    })
+}
+
+fn number<N: std::str::FromStr>(field: &[u8]) -> Option<N> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+/// Undoes the kernel's `\040` for what would break the line (seq_path(), octal).
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = (byte == b'\\').then(|| after.split_at_checked(3)).flatten();
+        match escaped.and_then(|(digits, after)| Some((octal(digits)?, after))) {
+            Some((value, after)) => {
+                out.push(value);
+                rest = after;
+            }
+            None => {
+                out.push(byte);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn reads_a_line_with_tags_and_escapes() {
+        let line = b"36 35 98:0 /mnt1 /mnt\\040two\\134 rw,noatime master:1 shared:3 - ext3 /dev/root rw";
+        let mount = parse(line).unwrap();
+        assert_eq!(mount.id, 36);
+        assert_eq!(mount.device, Device { major: 98, minor: 0 });
+        assert_eq!(mount.mount_point, Path::new("/mnt two\\"));
+        assert_eq!(mount.fs_type, "ext3");
+    }
+
+    #[test]
+    fn refuses_what_is_no_line() {
+        for line in [
+            "",
+            "36",
+            "36 35 98 / / rw - ext3 a b",
+            "x 35 98:0 / / rw - ext3",
+            "36 35 98:0 / / rw",
+        ] {
+            assert!(parse(line.as_bytes()).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn knows_the_mount_of_a_descriptor() {
+        let root = File::open("/").unwrap();
+        let id = id_of(root.as_fd()).unwrap();
+        let mount = own().unwrap().into_iter().find(|mount| mount.id == id).unwrap();
+        assert_eq!(mount.mount_point, Path::new("/"));
+    }
+}
