@@ -83,6 +83,18 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_file_shows_every_key_at_its_default() {
+        let text = include_str!("../lazaret.toml");
+        assert_eq!(Config::parse(text), Ok(Config::default()));
+        let shown: toml::Table = toml::from_str(text).expect("parses");
+        assert_eq!(shown.len(), toml::Table::try_from(Config::default()).expect("serializes").len());
+        for (name, table) in toml::Table::try_from(Config::default()).expect("serializes") {
+            let keys = |value: &toml::Value| value.as_table().map(toml::Table::len);
+            assert_eq!(shown.get(&name).and_then(keys), keys(&table), "[{name}]");
+        }
+    }
+
+    #[test]
     fn reads_values_with_units() {
         let config = Config::parse(
             "[guard]\non_daemon_loss = 'open'\nattach_timeout = '250ms'\n\

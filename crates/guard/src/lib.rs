@@ -14,7 +14,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lazaret_config::Config;
@@ -48,7 +48,6 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Guard {
     control: OwnedFd,
-    keeper: JoinHandle<()>,
     detach_timeout: Duration,
     unguarded: Option<String>,
 }
@@ -129,7 +128,7 @@ pub fn attach(target: Target, config: &Config) -> Result<Guard, AttachError> {
         lazaret_sys::seqpacket::pair().map_err(kernel("no socket for the keeper"))?;
     let keeper = Keeper::new(target, &survey, group, keepers_end, config);
     drop(survey); // Nothing of ours may hold the container's file systems.
-    let keeper = thread::Builder::new()
+    thread::Builder::new()
         .name("keeper".into())
         .stack_size(KEEPER_STACK)
         .spawn(move || keeper.run())
@@ -137,7 +136,6 @@ pub fn attach(target: Target, config: &Config) -> Result<Guard, AttachError> {
 
     let mut guard = Guard {
         control,
-        keeper,
         detach_timeout: config.guard.detach_timeout,
         unguarded: None,
     };
@@ -169,15 +167,14 @@ impl Guard {
     /// # Errors
     /// When the daemon did not acknowledge in time.
     pub fn detach(self) -> Result<(), DetachError> {
-        let late = DetachError(self.detach_timeout);
         // A keeper that is gone needs no telling.
         let told = lazaret_sys::seqpacket::send(&self.control, keeper::DETACH, &[]).is_ok();
-        if told && matches!(self.wait_report(self.detach_timeout + SLACK), Some(Report::Late)) {
-            return Err(late);
+        // It is not joined: closing the last descriptor of a group takes the kernel
+        // some 15 ms, for which no container's end has to wait.
+        match told.then(|| self.wait_report(self.detach_timeout + SLACK)) {
+            Some(Some(Report::Late)) => Err(DetachError(self.detach_timeout)),
+            _ => Ok(()),
         }
-        drop(self.control);
-        // Its last act was that report; a panic in it has been printed already.
-        self.keeper.join().map_err(|_panic| late)
     }
 
     fn wait_report(&self, timeout: Duration) -> Option<Report> {

@@ -9,6 +9,8 @@ pub mod fanotify;
 pub mod mounts;
 pub mod pidfd;
 pub mod seqpacket;
+#[cfg(feature = "tokio")]
+pub mod watched;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
