@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "this crate is where unsafe code may live")]
 
 pub mod cgroup;
+pub mod child;
 pub mod fanotify;
 pub mod mounts;
 pub mod pidfd;

@@ -1,0 +1,126 @@
+//! From the daemon's types to those of the API.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::time::UNIX_EPOCH;
+
+use lazaret_api::control::v1 as api;
+use lazaret_types::{Gap, Role, Severity, Superblock};
+
+use super::State;
+use crate::counters::Counters;
+use crate::registry::{ContainerStatus, GuardState};
+use crate::signatures::{Signature, SignatureSet};
+
+pub(super) const DAEMON_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+pub(super) fn status(state: &State) -> api::GetStatusResponse {
+    api::GetStatusResponse {
+        daemon_version: DAEMON_VERSION.into(),
+        node_id: state.node.clone(),
+        uptime_seconds: state.started_at.elapsed().unwrap_or_default().as_secs(),
+        signatures: Some(signatures(&state.signatures.current())),
+        incidents: Some(api::get_status_response::Incidents {
+            last_seq: state.incidents.last_seq().unwrap_or_default(),
+            lost: state.incidents.lost(),
+            trouble: state.incidents.trouble().unwrap_or_default(),
+        }),
+        counters: counters(&state.counters),
+        containers: (state.containers)().into_iter().map(container).collect(),
+    }
+}
+
+fn signatures(set: &SignatureSet) -> api::get_status_response::Signatures {
+    api::get_status_response::Signatures {
+        version: set.version().to_string(),
+        count: set.len() as u64,
+        problems: set.problems().to_vec(),
+        problem_count: set.problem_count(),
+    }
+}
+
+fn counters(counters: &Counters) -> HashMap<String, u64> {
+    [
+        ("events", &counters.events),
+        ("allowed", &counters.allowed),
+        ("denied", &counters.denied),
+        ("alerts", &counters.alerts),
+        ("unjudged", &counters.unjudged),
+        ("refused_by_kernel", &counters.refused_by_kernel),
+        ("incidents_suppressed", &counters.incidents_suppressed),
+    ]
+    .map(|(name, counter)| (name.to_owned(), counter.get()))
+    .into()
+}
+
+fn container(status: ContainerStatus) -> api::Container {
+    let state = match status.state {
+        GuardState::Guarded => api::GuardState::Guarded,
+        GuardState::CatchingUp => api::GuardState::CatchingUp,
+    };
+    let attached_at = status.attached_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let container = &status.container;
+    api::Container {
+        namespace: container.namespace.clone(),
+        id: container.id.to_string(),
+        image: container.image.clone().unwrap_or_default(),
+        pod: container
+            .pod
+            .as_ref()
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+            .unwrap_or_default(),
+        sandbox: container.role == Role::Sandbox,
+        state: state.into(),
+        attached_at_unix_ms: u64::try_from(attached_at.as_millis()).unwrap_or(u64::MAX),
+        guarded: status.guarded.into_iter().map(superblock).collect(),
+        shared: status.shared.into_iter().map(superblock).collect(),
+        events: status.events,
+        denied: status.denied,
+        unjudged: status.unjudged,
+        gap: status.gap.map(
+            |Gap {
+                 lasted_ms,
+                 allowed,
+                 denied,
+             }| api::Gap {
+                lasted_ms,
+                allowed,
+                denied,
+            },
+        ),
+        init_pid: status.init_pid,
+        cgroup: status.cgroup.map(|cgroup| cgroup.0),
+    }
+}
+
+fn superblock(Superblock { mount_point, fs_type }: Superblock) -> api::Superblock {
+    api::Superblock {
+        mount_point: mount_point.as_os_str().as_bytes().to_vec(),
+        fs_type,
+    }
+}
+
+pub(super) fn signature(signature: Signature) -> api::Signature {
+    api::Signature {
+        sha256: signature.sha256.to_string(),
+        name: signature.name,
+        severity: match signature.severity {
+            Severity::Notice => api::Severity::Notice,
+            Severity::Warning => api::Severity::Warning,
+            Severity::Error => api::Severity::Error,
+            Severity::Critical => api::Severity::Critical,
+        }
+        .into(),
+    }
+}
+
+/// None means the default.
+pub(super) fn severity(severity: api::Severity) -> Option<Severity> {
+    match severity {
+        api::Severity::Unspecified => None,
+        api::Severity::Notice => Some(Severity::Notice),
+        api::Severity::Warning => Some(Severity::Warning),
+        api::Severity::Error => Some(Severity::Error),
+        api::Severity::Critical => Some(Severity::Critical),
+    }
+}

@@ -1,0 +1,129 @@
+//! What each call does.
+
+use std::sync::Arc;
+
+use lazaret_api::control::v1::control_server::Control;
+use lazaret_api::control::v1::{
+    AddSignatureRequest, AddSignatureResponse, Event, EventsRequest, GetStatusRequest, GetStatusResponse,
+    GetVersionRequest, GetVersionResponse, ListSignaturesRequest, Signature as ApiSignature,
+};
+use lazaret_types::{INCIDENT_SCHEMA, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{State, convert, events};
+use crate::signatures::{Signature, SignaturesError};
+
+/// The `v1` of the package.
+const API_MAJOR: u32 = 1;
+
+/// Grows with each addition to `control.proto`.
+const API_MINOR: u32 = 0;
+
+/// Messages that wait for a slow reader, a stream.
+const BACKLOG: usize = 64;
+
+pub(super) struct Service(Arc<State>);
+
+impl Service {
+    pub(super) fn new(state: State) -> Self {
+        Self(Arc::new(state))
+    }
+}
+
+type Stream<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn get_version(
+        &self,
+        _: Request<GetVersionRequest>,
+    ) -> Result<Response<GetVersionResponse>, Status> {
+        Ok(Response::new(GetVersionResponse {
+            daemon: convert::DAEMON_VERSION.into(),
+            api_major: API_MAJOR,
+            api_minor: API_MINOR,
+            incident_schema: INCIDENT_SCHEMA,
+        }))
+    }
+
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(convert::status(&self.0)))
+    }
+
+    type EventsStream = Stream<Event>;
+
+    async fn events(&self, request: Request<EventsRequest>) -> Result<Response<Self::EventsStream>, Status> {
+        let permit = self.stream_permit()?;
+        let request = request.into_inner();
+        let span = events::begin(&self.0, &request).await?;
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let stopped = self.0.stopped.clone();
+        tokio::spawn(async move {
+            let _permit = permit;
+            events::send(span, &request.container_id, &sender, stopped).await;
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn add_signature(
+        &self,
+        request: Request<AddSignatureRequest>,
+    ) -> Result<Response<AddSignatureResponse>, Status> {
+        let signature = requested(&request.into_inner())?;
+        let state = Arc::clone(&self.0);
+        let added = tokio::task::spawn_blocking(move || state.signatures.add(&signature));
+        let added = added
+            .await
+            .map_err(|_panic| Status::internal("adding the signature was cut short"))?;
+        let added = added.map_err(|error| match error {
+            SignaturesError::Full { .. } => Status::resource_exhausted(error.to_string()),
+            SignaturesError::Io { .. } => Status::unavailable(error.to_string()),
+        })?;
+        Ok(Response::new(AddSignatureResponse {
+            version: added.set.version().to_string(),
+            known: added.known,
+        }))
+    }
+
+    type ListSignaturesStream = Stream<ApiSignature>;
+
+    async fn list_signatures(
+        &self,
+        _: Request<ListSignaturesRequest>,
+    ) -> Result<Response<Self::ListSignaturesStream>, Status> {
+        let permit = self.stream_permit()?;
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let set = self.0.signatures.current();
+        tokio::spawn(async move {
+            let _permit = permit;
+            for signature in set.iter() {
+                if sender.send(Ok(convert::signature(signature))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+impl Service {
+    fn stream_permit(&self) -> Result<tokio::sync::OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_none| {
+            Status::resource_exhausted(format!("{} streams are open already", super::MAX_STREAMS))
+        })
+    }
+}
+
+fn requested(request: &AddSignatureRequest) -> Result<Signature, Status> {
+    let sha256: Sha256 = request
+        .sha256
+        .parse()
+        .map_err(|error| Status::invalid_argument(format!("sha256: {error}")))?;
+    let severity = lazaret_api::control::v1::Severity::try_from(request.severity).map_err(|_unknown| {
+        Status::invalid_argument(format!("severity: {} is not known", request.severity))
+    })?;
+    Signature::new(sha256, &request.name, convert::severity(severity))
+        .map_err(|reason| Status::invalid_argument(format!("name: {reason}")))
+}

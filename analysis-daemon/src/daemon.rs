@@ -1,0 +1,195 @@
+//! Puts the daemon together and runs it.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+use lazaret_config::Config;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::budget;
+use crate::counters::Counters;
+use crate::incidents::IncidentLog;
+use crate::judge::Judge;
+use crate::lock::Lock;
+use crate::pool::Pool;
+use crate::reader::Readers;
+use crate::registry::Registry;
+use crate::signatures::Signatures;
+use crate::{control, handover, node_id, watchdog};
+
+/// How long a daemon that leaves may keep its successor waiting.
+const SUCCESSION: Duration = Duration::from_secs(10);
+
+/// What all parts of a running daemon share.
+pub(crate) struct Daemon {
+    pub(crate) node: String,
+    pub(crate) started_at: SystemTime,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) readers: Readers,
+    pub(crate) registry: Registry,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) incidents: Arc<IncidentLog>,
+    pub(crate) signatures: Arc<Signatures>,
+    /// Openers of one container under judgement at once, at most.
+    pub(crate) container_budget: usize,
+    /// No descriptor has a number of this size.
+    pub(crate) event_fd_limit: u32,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// When it cannot start; a running daemon only ends on a signal.
+pub(crate) fn run(config: &Config) -> Result<()> {
+    let _lock = claim_node(config)?;
+    let nofile = raise_nofile()?;
+    raise_max_groups(config.guard.max_groups);
+    let daemon = assemble(config, nofile)?;
+    // Threads have been started from here on: no fork without exec, no set_var.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config, daemon))
+}
+
+fn claim_node(config: &Config) -> Result<Lock> {
+    private_folder(&config.node.run_dir)?;
+    private_folder(&config.node.state_dir)?;
+    let run_dir = config.node.run_dir.display();
+    Lock::take(&config.node.run_dir, SUCCESSION)
+        .with_context(|| format!("another lazaretd serves {run_dir}; stop it, or set node.run_dir"))
+}
+
+/// Makes a folder that only root enters.
+fn private_folder(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("cannot create {}", path.display()))?;
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_dir() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        bail!(
+            "{} must be a folder that belongs to the user of lazaretd",
+            path.display()
+        );
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("cannot close {} to others", path.display()))
+}
+
+/// As many descriptors as we may have: each opener under judgement takes two.
+fn raise_nofile() -> Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .context("cannot raise RLIMIT_NOFILE")?;
+    // Unlimited is still bounded by fs.nr_open, whose default this is.
+    Ok(maximum.unwrap_or(1 << 20))
+}
+
+/// Each container has a fanotify group, made by its shim as the same user.
+fn raise_max_groups(wanted: u32) {
+    const SYSCTL: &str = "/proc/sys/fs/fanotify/max_user_groups";
+    let current = fs::read_to_string(SYSCTL)
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
+    if current.is_some_and(|current| current >= wanted) {
+        return;
+    }
+    if let Err(error) = fs::write(SYSCTL, wanted.to_string()) {
+        tracing::warn!(%error, ?current, wanted, "fs.fanotify.max_user_groups could not be raised: \
+            no more containers than that can be guarded at once");
+    }
+}
+
+fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
+    let state_dir = &config.node.state_dir;
+    let node = node_id::load_or_create(state_dir)?;
+    let signatures = Arc::new(Signatures::open(state_dir.join("signatures"))?);
+    let counters = Arc::new(Counters::default());
+    let incidents = IncidentLog::open(
+        state_dir.join("incidents"),
+        &config.incidents,
+        node,
+        Arc::clone(&signatures),
+    )?;
+    let incidents = Arc::new(incidents);
+    let judge = Arc::new(Judge::new(
+        &config.scan,
+        Arc::clone(&signatures),
+        Arc::clone(&counters),
+        Arc::clone(&incidents),
+    ));
+    let pool = Pool::start(config.scan.threads, Arc::clone(&judge))?;
+    let (node_budget, container_budget) = budget::sizes(nofile);
+    let mut pulses = Vec::new();
+    let sink = Arc::clone(&pool);
+    let sink = Arc::new(move |opening| sink.submit(opening));
+    let readers = Readers::start(node_budget, &counters, &mut pulses, sink)?;
+    watchdog::start(config.watchdog.deadline, pool, pulses).context("cannot start the watchdog")?;
+    Ok(Arc::new(Daemon {
+        node: node.to_string(),
+        started_at: SystemTime::now(),
+        judge,
+        readers,
+        registry: Registry::default(),
+        counters,
+        incidents,
+        signatures,
+        container_budget,
+        event_fd_limit: u32::try_from(nofile).unwrap_or(u32::MAX),
+    }))
+}
+
+async fn serve(config: &Config, daemon: Arc<Daemon>) -> Result<()> {
+    let socket = config.node.guard_socket();
+    // We hold the lock: whatever lies there is of a daemon that is gone.
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let listener = lazaret_sys::seqpacket::listen(&socket)
+        .with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let (stop, stopped) = watch::channel(false);
+    let keepers = tokio::spawn(handover::serve(Arc::clone(&daemon), listener, stopped.clone()));
+    let control = tokio::spawn(control::serve(
+        config.node.control_socket(),
+        Arc::clone(&daemon),
+        stopped,
+    ));
+    tracing::info!(node = %daemon.node, socket = %socket.display(), "lazaretd is ready");
+
+    wait_for_stop(&daemon).await?;
+    tracing::info!("handing every container back to its keeper");
+    stop.send_replace(true);
+    keepers.await??;
+    control.await??;
+    daemon.incidents.flush();
+    Ok(())
+}
+
+/// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
+async fn wait_for_stop(daemon: &Daemon) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => match daemon.signatures.reload() {
+                Ok(_told) => {}
+                Err(error) => tracing::error!(%error, "signatures were not reloaded; the old ones stay"),
+            },
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What an engine is, and the first one: the lists of SHA-256 digests.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lazaret_types::{Finding, Sha256};
+use sha2::Digest;
+
+use crate::signatures::Signatures;
+
+/// Bytes read at once: large enough that a system call costs nothing beside it.
+const CHUNK: usize = 128 << 10;
+
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Input<'a> {
+    /// A file that somebody wants to open.
+    File(BorrowedFd<'a>),
+    /// A range of addresses of a process, by its pidfd.
+    #[expect(
+        dead_code,
+        reason = "part of the engine's contract; who scans memory comes with the engines"
+    )]
+    Memory(BorrowedFd<'a>, &'a Range<u64>),
+    /// Content at hand: a member of an archive, a script from a pipe.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "part of the engine's contract, as above")
+    )]
+    Bytes(&'a [u8]),
+}
+
+/// What bounds a judgement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes.
+    pub(crate) size: u64,
+    pub(crate) deadline: Instant,
+}
+
+/// Why there is no verdict.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    TooLarge,
+    Timeout,
+    Read(io::Error),
+}
+
+/// Judges content by its digest and by itself. Engines are asked in turn until
+/// one finds something.
+pub(crate) trait Engine: Send + Sync {
+    /// # Errors
+    /// When it cannot say within the limits.
+    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Option<Finding>, Failure>;
+}
+
+/// Finds content whose SHA-256 is listed.
+pub(crate) struct HashList(pub(crate) Arc<Signatures>);
+
+impl Engine for HashList {
+    fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Option<Finding>, Failure> {
+        Ok(self.0.current().lookup(digest))
+    }
+}
+
+/// The identity of what is judged.
+///
+/// Read with `pread`, never mapped: the file may be cut short meanwhile, which
+/// would be a `SIGBUS`.
+///
+/// # Errors
+/// When it is larger or slower than the limits, or cannot be read.
+pub(crate) fn digest(input: Input<'_>, limits: Limits) -> Result<Sha256, Failure> {
+    match input {
+        Input::Bytes(bytes) => Ok(Sha256::new(sha2::Sha256::digest(bytes).into())),
+        Input::File(file) => digest_file(file, limits),
+        Input::Memory(..) => Err(Failure::Read(io::ErrorKind::Unsupported.into())),
+    }
+}
+
+fn digest_file(file: BorrowedFd<'_>, limits: Limits) -> Result<Sha256, Failure> {
+    let file = File::from(file.try_clone_to_owned().map_err(Failure::Read)?);
+    let size = file.metadata().map_err(Failure::Read)?.len();
+    if size > limits.size {
+        return Err(Failure::TooLarge);
+    }
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK) + 1)];
+    let mut offset = 0;
+    loop {
+        if Instant::now() > limits.deadline {
+            return Err(Failure::Timeout);
+        }
+        let length = file.read_at(&mut buffer, offset).map_err(Failure::Read)?;
+        if length == 0 {
+            return Ok(Sha256::new(hasher.finalize().into()));
+        }
+        hasher.update(buffer.get(..length).unwrap_or_default());
+        offset += length as u64;
+        // It may grow while it is read.
+        if offset > limits.size {
+            return Err(Failure::TooLarge);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMITS: fn() -> Limits = || Limits {
+        size: 1 << 20,
+        deadline: Instant::now() + Duration::from_secs(60),
+    };
+
+    fn file(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_and_its_bytes_have_the_same_digest() {
+        let content = vec![7; 3 * CHUNK + 5];
+        let file = file(&content);
+        let of_file = digest(Input::File(file.as_fd()), LIMITS()).unwrap();
+        assert_eq!(of_file, digest(Input::Bytes(&content), LIMITS()).unwrap());
+    }
+
+    #[test]
+    fn the_empty_file_is_known() {
+        let digest = digest(Input::File(file(b"").as_fd()), LIMITS()).unwrap();
+        assert_eq!(
+            digest.to_string(),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
+    }
+
+    #[test]
+    fn a_sparse_giant_and_a_late_one_have_none() {
+        let giant = file(b"");
+        giant.set_len(4 << 30).unwrap();
+        assert!(matches!(
+            digest(Input::File(giant.as_fd()), LIMITS()),
+            Err(Failure::TooLarge)
+        ));
+        let late = Limits {
+            deadline: Instant::now() - Duration::from_millis(1),
+            ..LIMITS()
+        };
+        assert!(matches!(
+            digest(Input::File(file(b"x").as_fd()), late),
+            Err(Failure::Timeout)
+        ));
+    }
+}
