@@ -1,0 +1,377 @@
+//! The OCI runtime, called as a program.
+//!
+//! Most calls go through the crate `runc`. `exec` and `update` are made here: the
+//! crate would read their JSON into types of its own and drop what those lack.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runc::options::{CreateOpts, DeleteOpts, GlobalOpts, KillOpts};
+use runc::{Command, Io, Runc, Spawner};
+use rustix::process::Pid;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use crate::error::{Context, Error, Result};
+use crate::options::Options;
+use crate::reaper::Reaper;
+
+/// The runtime's own messages, in the bundle.
+const LOG: &str = "log.json";
+
+/// The pid of a container's init, in the bundle.
+const INIT_PID: &str = "init.pid";
+
+/// The longest output of a call that is kept.
+const MAX_OUTPUT: u64 = 4 << 20;
+
+/// How long a hook that outlives its call may keep us from reading its output to
+/// the end.
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// The runtime, as it is called for one container.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    id: String,
+    bundle: PathBuf,
+    options: Options,
+    binary: String,
+    root: PathBuf,
+    client: Runc,
+    spawner: Arc<Children>,
+}
+
+/// Spawns what the crate asks for, and waits for it through the one reaper.
+#[derive(Debug)]
+struct Children(Reaper);
+
+#[async_trait]
+impl Spawner for Children {
+    async fn execute(&self, command: Command) -> runc::Result<(ExitStatus, u32, String, String)> {
+        let mut command = command.into_std();
+        let (mut child, ending) = self
+            .0
+            .spawn(&mut command)
+            .map_err(runc::error::Error::ProcessSpawnFailed)?;
+        drop(command); // And with it our copies of the container's pipes.
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let outputs =
+            async { tokio::join!(read(stdout.map(OwnedFd::from)), read(stderr.map(OwnedFd::from))) };
+        tokio::pin!(outputs, ending);
+        let (ended, (stdout, stderr)) = tokio::select! {
+            outputs = &mut outputs => (ending.await, outputs),
+            ended = &mut ending => (ended, tokio::time::timeout(OUTPUT_GRACE, outputs).await.unwrap_or_default()),
+        };
+        let exit = ended.map_err(|gone| runc::error::Error::Other(Box::new(gone)))?;
+        let status = ExitStatus::from_raw(exit.status.cast_signed() << 8);
+        Ok((status, child.id(), stdout, stderr))
+    }
+}
+
+async fn read(output: Option<OwnedFd>) -> String {
+    let mut text = Vec::new();
+    if let Some(output) = output.and_then(|fd| pipe::Receiver::from_owned_fd(fd).ok()) {
+        // What was read before an error is the best there is.
+        output.take(MAX_OUTPUT).read_to_end(&mut text).await.ok();
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+impl Runtime {
+    pub(crate) fn new(
+        id: &str,
+        namespace: &str,
+        bundle: &Path,
+        options: Options,
+        reaper: Reaper,
+    ) -> Result<Self> {
+        let (binary, root) = (options.binary().to_owned(), options.root(namespace));
+        let spawner = Arc::new(Children(reaper));
+        let mut globals = GlobalOpts::new()
+            .command(&binary)
+            .root(&root)
+            .log(bundle.join(LOG))
+            .log_json()
+            .systemd_cgroup(options.systemd_cgroup);
+        globals.custom_spawner(spawner.clone());
+        let client = globals.build().map_err(|error| {
+            Error::failed_precondition(format!(
+                "cannot call the OCI runtime {} for container {id}: {error}; is it installed and in containerd's PATH?",
+                binary
+            ))
+        })?;
+        Ok(Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            options,
+            binary,
+            root,
+            client,
+            spawner,
+        })
+    }
+
+    /// Makes the container; its init then waits for [`Runtime::start`].
+    pub(crate) async fn create(&self, io: Arc<dyn Io>) -> Result<Pid> {
+        let pid_file = self.bundle.join(INIT_PID);
+        let mut create = CreateOpts::new().io(io).pid_file(&pid_file);
+        create.no_pivot = self.options.no_pivot_root;
+        create.no_new_keyring = self.options.no_new_keyring;
+        self.call(
+            "create",
+            self.client.create(&self.id, &self.bundle, Some(&create)),
+        )
+        .await?;
+        read_pid(&pid_file)
+    }
+
+    pub(crate) async fn start(&self) -> Result<()> {
+        self.call("start", self.client.start(&self.id)).await.map(drop)
+    }
+
+    pub(crate) async fn kill(&self, signal: u32, all: bool) -> Result<()> {
+        let options = KillOpts { all };
+        self.call("kill", self.client.kill(&self.id, signal, Some(&options)))
+            .await
+    }
+
+    /// Removes what is left of a container. Only `force` kills one that still runs;
+    /// newer versions of runc then sleep 100 ms even if it does not.
+    pub(crate) async fn delete(&self, force: bool) -> Result<()> {
+        let options = DeleteOpts { force };
+        self.call("delete", self.client.delete(&self.id, Some(&options)))
+            .await
+    }
+
+    pub(crate) async fn pause(&self) -> Result<()> {
+        self.call("pause", self.client.pause(&self.id)).await
+    }
+
+    pub(crate) async fn resume(&self) -> Result<()> {
+        self.call("resume", self.client.resume(&self.id)).await
+    }
+
+    /// The pids of all processes in the container.
+    pub(crate) async fn pids(&self) -> Result<Vec<u32>> {
+        let pids = self.call("ps", self.client.ps(&self.id)).await?;
+        Ok(pids.into_iter().filter_map(|pid| pid.try_into().ok()).collect())
+    }
+
+    /// Starts another process in the container, from the JSON of an OCI process.
+    pub(crate) async fn exec(&self, exec_id: &str, process: &[u8], io: &dyn Io) -> Result<Pid> {
+        let spec = self.bundle.join(format!("{exec_id}.json"));
+        let pid_file = self.bundle.join(format!("{exec_id}.pid"));
+        crate::bundle::write(&spec, process)?;
+        let mut command = self.command("exec");
+        command
+            .arg("--detach")
+            .arg("--process")
+            .arg(&spec)
+            .arg("--pid-file")
+            .arg(&pid_file)
+            .arg(&self.id);
+        io.set(&mut command)
+            .await
+            .context(|| "cannot connect the standard streams")?;
+        let result = self
+            .call("exec", self.run(command))
+            .await
+            .and_then(|()| read_pid(&pid_file));
+        // They are the bundle's, and go with it if not now.
+        std::fs::remove_file(&spec).ok();
+        std::fs::remove_file(&pid_file).ok();
+        result
+    }
+
+    /// Changes the limits, from the JSON of OCI's Linux resources.
+    pub(crate) async fn update(&self, resources: &[u8]) -> Result<()> {
+        let file = self.bundle.join("resources.json");
+        crate::bundle::write(&file, resources)?;
+        let mut command = self.command("update");
+        command.arg("--resources").arg(&file).arg(&self.id);
+        let result = self.call("update", self.run(command)).await;
+        std::fs::remove_file(&file).ok();
+        result
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .arg("--root")
+            .arg(&self.root)
+            .arg("--log")
+            .arg(self.bundle.join(LOG))
+            .args(["--log-format", "json"]);
+        if self.options.systemd_cgroup {
+            command.arg("--systemd-cgroup");
+        }
+        command.arg(action);
+        command
+    }
+
+    async fn run(&self, command: Command) -> runc::Result<()> {
+        let (status, _, stdout, stderr) = self.spawner.execute(command).await?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(runc::error::Error::CommandFailed {
+                status,
+                stdout,
+                stderr,
+            })
+        }
+    }
+
+    /// Awaits a call, and says what the runtime itself says if it fails.
+    async fn call<T>(&self, action: &str, call: impl Future<Output = runc::Result<T>>) -> Result<T> {
+        let log = self.bundle.join(LOG);
+        let before = std::fs::metadata(&log).map_or(0, |meta| meta.len());
+        call.await.map_err(|error| {
+            let told = last_error(&log, before).unwrap_or_else(|| match error {
+                runc::error::Error::CommandFailed { status, stderr, .. } => {
+                    format!("{status}: {}", stderr.trim())
+                }
+                error => error.to_string(),
+            });
+            self.classify(action, &told)
+        })
+    }
+
+    /// Gives the runtime's message the code that containerd looks for.
+    fn classify(&self, action: &str, told: &str) -> Error {
+        let gone = [
+            "does not exist",
+            "already finished",
+            "not running",
+            "no such process",
+            "process not found",
+        ];
+        let message = format!("{} {action} of container {}: {told}", self.binary, self.id);
+        let told = told.to_lowercase();
+        if gone.iter().any(|words| told.contains(words)) && matches!(action, "kill" | "delete" | "ps") {
+            Error::not_found(message)
+        } else {
+            Error::internal(message)
+        }
+    }
+}
+
+/// The pid of the container's init, as the runtime left it in the bundle.
+pub(crate) fn init_pid(bundle: &Path) -> Result<Pid> {
+    read_pid(&bundle.join(INIT_PID))
+}
+
+fn read_pid(file: &Path) -> Result<Pid> {
+    let text = std::fs::read_to_string(file).context(|| format!("cannot read {}", file.display()))?;
+    let pid = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 0)
+        .and_then(Pid::from_raw);
+    pid.ok_or_else(|| Error::internal(format!("no pid in {}: {text:?}", file.display())))
+}
+
+/// The last error that the runtime has logged since its log was `before` bytes long.
+fn last_error(log: &Path, before: u64) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        level: String,
+        msg: String,
+    }
+    let mut file = File::open(log).ok()?;
+    file.seek(SeekFrom::Start(before)).ok()?;
+    let mut text = String::new();
+    file.take(MAX_OUTPUT).read_to_string(&mut text).ok()?;
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    lines
+        .filter(|line| line.level == "error")
+        .last()
+        .map(|line| line.msg)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn runtime(binary: &str) -> Result<Runtime> {
+        let options = Options {
+            binary: binary.into(),
+            ..Options::default()
+        };
+        Runtime::new("c1", "default", Path::new("/b"), options, Reaper::default())
+    }
+
+    #[test]
+    fn says_that_the_runtime_is_missing() {
+        let error = runtime("no-such-runtime").unwrap_err().to_string();
+        assert!(
+            error.contains("no-such-runtime") && error.contains("PATH"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn tells_the_last_error_of_this_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(LOG);
+        let line =
+            |level: &str, msg: &str| format!("{{\"level\":{level:?},\"msg\":{msg:?},\"time\":\"now\"}}\n");
+        let earlier = line("error", "earlier");
+        std::fs::write(
+            &log,
+            [&earlier, "not json\n", &line("error", "mine"), &line("info", "x")].concat(),
+        )
+        .unwrap();
+        assert_eq!(last_error(&log, earlier.len() as u64).as_deref(), Some("mine"));
+        assert_eq!(last_error(&log, 1 << 20), None);
+        assert_eq!(last_error(Path::new("/nonexistent"), 0), None);
+    }
+
+    #[test]
+    fn tells_a_process_that_has_gone_from_a_failure() {
+        let runtime = runtime("/bin/true").unwrap();
+        assert!(
+            runtime
+                .classify("kill", "os: process already finished")
+                .is_not_found()
+        );
+        assert!(
+            runtime
+                .classify("delete", "container does not exist")
+                .is_not_found()
+        );
+        assert!(
+            !runtime
+                .classify("create", "exec: \"x\": file does not exist")
+                .is_not_found()
+        );
+        assert!(!runtime.classify("kill", "permission denied").is_not_found());
+    }
+
+    #[test]
+    fn reads_pids_that_are_pids() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, good) in [
+            ("12\n", true),
+            ("0", false),
+            ("-1", false),
+            ("", false),
+            ("99999999999", false),
+        ] {
+            std::fs::write(dir.path().join(INIT_PID), text).unwrap();
+            assert_eq!(init_pid(dir.path()).is_ok(), good, "{text}");
+        }
+    }
+}
