@@ -228,7 +228,7 @@ async fn hand_back(
     match timeout(PATIENCE, keeper.hear()).await {
         Ok(Ok(Some(from_keeper::Message::Take(_)))) => {}
         other => {
-            tracing::warn!(container = %session.container.id, ?other, "the keeper did not take the group back")
+            tracing::warn!(container = %session.container.id, ?other, "the keeper did not take the group back");
         }
     }
     close(session).await;

@@ -79,6 +79,8 @@ impl Store {
                 .or_else(|| last_of(&segments))
                 .map_or_else(Ulid::nil, |last| last.id),
         };
+        // What a killed daemon had written and not synced is about to be shown.
+        store.file.sync_all()?;
         let damage = match last {
             None if len > 0 => Some(store.leave_behind(&newest)?),
             _ => damage,
@@ -195,7 +197,6 @@ fn cut_off(folder: &Path, file: &File, len: u64, rest: &[u8]) -> io::Result<Opti
         Err(error) => format!("could not be kept: {error}"),
     };
     file.set_len(len)?;
-    file.sync_all()?;
     Ok(Some(Damage {
         told: format!("the last {} bytes were not a whole line and {kept}", rest.len()),
     }))

@@ -40,10 +40,10 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Tail> {
 
     let mut before = bytes.as_slice();
     while let Some(newline) = rfind_newline(before) {
-        let (line, line_start) = last_line(before, newline);
-        // The window may begin in the middle of a line.
-        let whole = line_start > 0 || start == 0;
-        if whole && let Ok(last) = serde_json::from_slice(line) {
+        before = before.get(..newline).unwrap_or_default();
+        let start_of_line = rfind_newline(before).map_or(0, |previous| previous + 1);
+        // A line that the window cuts is no JSON, like any other damage.
+        if let Ok(last) = serde_json::from_slice(before.get(start_of_line..).unwrap_or_default()) {
             let rest = bytes.split_off(newline + 1);
             return Ok(Tail::Sound {
                 len: len - rest.len() as u64,
@@ -51,7 +51,6 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Tail> {
                 rest,
             });
         }
-        before = before.get(..newline).unwrap_or_default();
     }
     Ok(if start == 0 {
         Tail::Sound {
@@ -66,13 +65,6 @@ pub(super) fn read(file: &File, len: u64) -> io::Result<Tail> {
 
 fn rfind_newline(bytes: &[u8]) -> Option<usize> {
     bytes.iter().rposition(|byte| *byte == b'\n')
-}
-
-/// The line that ends at `newline`, and where it begins.
-fn last_line(bytes: &[u8], newline: usize) -> (&[u8], usize) {
-    let upto = bytes.get(..newline).unwrap_or_default();
-    let start = rfind_newline(upto).map_or(0, |previous| previous + 1);
-    (upto.get(start..).unwrap_or_default(), start)
 }
 
 #[cfg(test)]

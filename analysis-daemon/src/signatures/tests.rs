@@ -36,7 +36,8 @@ fn reads_every_list_and_nothing_else() {
         ("a.sha256", &format!("{}  one\n{}  two", digest(1), digest(2))),
         ("b.sha256", &format!("\u{feff}{}  three\r\n", digest(3))),
         ("c.txt", &format!("{}  four\n", digest(4))),
-        (".d.sha256.new", &format!("{}  five\n", digest(5))),
+        (".d.sha256", &format!("{}  five\n", digest(5))),
+        (".e.sha256.new", &format!("{}  six\n", digest(6))),
     ]);
     let set = signatures.current();
     let names: Vec<_> = set.iter().map(|signature| signature.name).collect();
