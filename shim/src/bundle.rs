@@ -298,6 +298,6 @@ mod tests {
         assert!(read().contains("larger than"), "{}", read());
         let deep = "[".repeat(1 << 20);
         std::fs::write(dir.path().join(CONFIG), format!(r#"{{"process": {deep}"#)).unwrap();
-        assert!(read().contains("recursion limit"), "{}", read());
+        assert!(read().contains("config.json: EOF"), "{}", read());
     }
 }

@@ -31,14 +31,14 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         "" => env::current_dir()?,
         bundle => PathBuf::from(bundle),
     };
-    let pid = runtime::init_pid(&bundle).map(number).unwrap_or_default();
+    let pid = runtime::init_pid(&bundle).ok();
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
-    tokio.block_on(delete(flags, &bundle))?;
+    tokio.block_on(delete(flags, &bundle, pid.is_some()))?;
     let response = DeleteResponse {
-        pid,
+        pid: pid.map(number).unwrap_or_default(),
         exit_status: KILLED,
         exited_at: timestamp(SystemTime::now()),
         ..Default::default()
@@ -48,13 +48,15 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         .context("cannot answer")
 }
 
-async fn delete(flags: &Flags, bundle: &Path) -> anyhow::Result<()> {
+async fn delete(flags: &Flags, bundle: &Path, created: bool) -> anyhow::Result<()> {
     let reaper = Reaper::start()?;
     match Runtime::new(&flags.id, &flags.namespace, bundle, Options::load(bundle), reaper) {
-        Ok(runtime) => match runtime.delete(true).await {
+        // Without a pid the runtime never finished to create it.
+        Ok(runtime) if created || runtime.is_ours().await => match runtime.delete(true).await {
             Err(error) if !error.is_not_found() => warn(&error),
             _ => {}
         },
+        Ok(_) => {}
         Err(error) => warn(&error),
     }
     if let Err(error) = Rootfs::of(bundle).unmount().await {

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +104,7 @@ impl Runtime {
         globals.custom_spawner(spawner.clone());
         let client = globals.build().map_err(|error| {
             Error::failed_precondition(format!(
-                "cannot call the OCI runtime {} for container {id}: {error}; is it installed and in containerd's PATH?",
-                binary
+                "cannot call the OCI runtime {binary} for container {id}: {error}; is it in containerd's PATH?"
             ))
         })?;
         Ok(Self {
@@ -191,6 +190,25 @@ impl Runtime {
         result
     }
 
+    /// Whether the container that the runtime knows by our id is of our bundle. Two
+    /// containerds on a machine may use the same id, and share the runtime's state.
+    pub(crate) async fn is_ours(&self) -> bool {
+        #[derive(Deserialize)]
+        struct State {
+            bundle: PathBuf,
+        }
+        let mut command = self.command("state");
+        command
+            .arg(&self.id)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let Ok((_, _, stdout, _)) = self.spawner.execute(command).await else {
+            return false;
+        };
+        serde_json::from_str(&stdout).is_ok_and(|state: State| state.bundle == self.bundle)
+    }
+
     /// Changes the limits, from the JSON of OCI's Linux resources.
     pub(crate) async fn update(&self, resources: &[u8]) -> Result<()> {
         let file = self.bundle.join("resources.json");
@@ -254,7 +272,7 @@ impl Runtime {
             "no such process",
             "process not found",
         ];
-        let message = format!("{} {action} of container {}: {told}", self.binary, self.id);
+        let message = format!("OCI runtime {action} failed for container {}: {told}", self.id);
         let told = told.to_lowercase();
         if gone.iter().any(|words| told.contains(words)) && matches!(action, "kill" | "delete" | "ps") {
             Error::not_found(message)
@@ -291,13 +309,11 @@ fn last_error(log: &Path, before: u64) -> Option<String> {
     file.seek(SeekFrom::Start(before)).ok()?;
     let mut text = String::new();
     file.take(MAX_OUTPUT).read_to_string(&mut text).ok()?;
-    let lines = text
+    let mut lines = text
         .lines()
+        .rev()
         .filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    lines
-        .filter(|line| line.level == "error")
-        .last()
-        .map(|line| line.msg)
+    lines.find(|line| line.level == "error").map(|line| line.msg)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! the other, and the kernel moves the bytes between them (`splice`), so that no
 //! buffer of ours holds them.
 //!
-//! We keep both ends of every fifo: a client may go away and come back, and
-//! neither does the process die of `SIGPIPE` nor is what it wrote lost.
+//! We keep both ends of an output's fifo: a client may go away and come back, and
+//! neither does the process die of `SIGPIPE` nor is what it wrote lost. An input
+//! ends when its client closes it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,15 +43,24 @@ pub(crate) struct Request {
     pub(crate) terminal: bool,
 }
 
-/// Our side of a process's streams. Dropping it ends them.
+/// Our side of the streams of a process that the runtime is still making: what it
+/// says about a failure is an error for containerd, and not the process's output.
 #[derive(Debug, Default)]
+pub(crate) struct Prepared {
+    input: Option<Relay>,
+    outputs: Vec<Relay>,
+    unread: Vec<OwnedFd>,
+}
+
+/// Our side of a process's streams. Dropping it ends them.
+#[derive(Debug)]
 pub(crate) struct Streams {
     outputs: JoinSet<()>,
-    /// Apart from the outputs, because nobody waits for its end.
-    input: JoinSet<()>,
+    /// Nobody waits for its end.
+    _input: JoinSet<()>,
     close_stdin: Arc<Notify>,
     /// Reading ends of the output fifos, so that what nobody has read yet stays.
-    unread: Vec<OwnedFd>,
+    _unread: Vec<OwnedFd>,
 }
 
 /// The process's side, for the runtime that starts it.
@@ -64,6 +74,13 @@ struct Ends {
     stderr: Option<OwnedFd>,
 }
 
+/// One stream: bytes go from a pipe to a fifo, or the other way.
+#[derive(Debug)]
+struct Relay {
+    from: Receiver,
+    to: Sender,
+}
+
 /// When a relay is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
@@ -73,23 +90,75 @@ enum Until {
     Empty,
 }
 
-impl Streams {
-    /// Opens the client's fifos and connects them to new pipes.
+impl Prepared {
+    /// Opens the client's fifos and makes a pipe for each.
     pub(crate) fn open(request: &Request, options: &Options) -> Result<(Self, ChildEnds)> {
         if request.terminal {
             return Err(Error::unimplemented(
                 "terminals are not supported yet; run it without one",
             ));
         }
-        let mut streams = Self::default();
+        let mut prepared = Self::default();
         let ends = Ends {
-            stdin: streams.connect_input(&request.stdin, options)?,
-            stdout: streams.connect_output(&request.stdout, options)?,
-            stderr: streams.connect_output(&request.stderr, options)?,
+            stdin: prepared.input(&request.stdin, options)?,
+            stdout: prepared.output(&request.stdout, options)?,
+            stderr: prepared.output(&request.stderr, options)?,
         };
-        Ok((streams, ChildEnds(Mutex::new(ends))))
+        Ok((prepared, ChildEnds(Mutex::new(ends))))
     }
 
+    fn input(&mut self, path: &str, options: &Options) -> Result<Option<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let from = open_fifo(path, OpenOptions::open_receiver)?;
+        let (child, to) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
+        let to = Sender::from_owned_fd(to).context(|| format!("no pipe for {path}"))?;
+        self.input = Some(Relay { from, to });
+        Ok(Some(child))
+    }
+
+    fn output(&mut self, path: &str, options: &Options) -> Result<Option<OwnedFd>> {
+        if path.is_empty() {
+            return Ok(None);
+        }
+        let unread = open_fifo(path, OpenOptions::open_receiver)?;
+        let to = open_fifo(path, OpenOptions::open_sender)?;
+        let (from, child) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
+        let from = Receiver::from_owned_fd(from).context(|| format!("no pipe for {path}"))?;
+        self.outputs.push(Relay { from, to });
+        // Held, and no longer registered for events that nobody wants.
+        self.unread.push(
+            unread
+                .into_nonblocking_fd()
+                .context(|| format!("cannot hold {path}"))?,
+        );
+        Ok(Some(child))
+    }
+
+    /// Lets the bytes flow.
+    pub(crate) fn start(self) -> Streams {
+        let close_stdin = Arc::new(Notify::new());
+        let mut outputs = JoinSet::new();
+        for relay in self.outputs {
+            // When it ends it drops the fifo's last writer, which ends the client's read.
+            outputs.spawn(async move { log_failure(relay.run(Until::End).await) });
+        }
+        let mut input = JoinSet::new();
+        if let Some(relay) = self.input {
+            let close = close_stdin.clone();
+            input.spawn(async move { log_failure(relay.run_until_closed(&close).await) });
+        }
+        Streams {
+            outputs,
+            _input: input,
+            close_stdin,
+            _unread: self.unread,
+        }
+    }
+}
+
+impl Streams {
     /// Lets the process see the end of its input once it has read what the client
     /// has written so far.
     pub(crate) fn close_stdin(&self) {
@@ -103,48 +172,52 @@ impl Streams {
             tracing::warn!("a process has ended, but another one holds its output open; it is cut off");
         }
     }
+}
 
-    fn connect_output(&mut self, path: &str, options: &Options) -> Result<Option<OwnedFd>> {
-        if path.is_empty() {
-            return Ok(None);
+impl Relay {
+    /// An input ends with its client, or when the client says so.
+    async fn run_until_closed(&self, close: &Notify) -> io::Result<()> {
+        let with_the_client = async {
+            // A fifo that nobody has opened yet reads as one that has ended.
+            self.until_readable().await?;
+            self.run(Until::End).await
+        };
+        tokio::select! {
+            done = with_the_client => done,
+            () = close.notified() => self.run(Until::Empty).await,
         }
-        let unread = open_fifo(path, OpenOptions::open_receiver)?;
-        let to = open_fifo(path, OpenOptions::open_sender)?;
-        let (from, child) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
-        let from = Receiver::from_owned_fd(from).context(|| format!("no pipe for {path}"))?;
-        self.unread.push(
-            unread
-                .into_nonblocking_fd()
-                .context(|| format!("cannot hold {path}"))?,
-        );
-        // When it ends it drops the fifo's last writer, which ends the client's read.
-        self.outputs
-            .spawn(async move { log_failure(relay(&from, &to, Until::End).await) });
-        Ok(Some(child))
     }
 
-    fn connect_input(&mut self, path: &str, options: &Options) -> Result<Option<OwnedFd>> {
-        if path.is_empty() {
-            return Ok(None);
+    /// Moves bytes as they come, and waits without a wake-up while there are none.
+    async fn run(&self, until: Until) -> io::Result<()> {
+        let Self { from, to } = self;
+        loop {
+            match splice(from, None, to, None, CHUNK, SpliceFlags::NONBLOCK) {
+                Ok(0) => return Ok(()),
+                // A stream that never pauses must not keep the other tasks from running.
+                Ok(_) => consume_budget().await,
+                Err(Errno::INTR) => {}
+                // One of the two sides is not ready; the kernel does not say which.
+                Err(Errno::AGAIN) if is_ready(from, PollFlags::IN).is_ok() => self.until_writable().await?,
+                Err(Errno::AGAIN) if until == Until::Empty => return Ok(()),
+                Err(Errno::AGAIN) => self.until_readable().await?,
+                Err(error) => return Err(error.into()),
+            }
         }
-        let from = open_fifo(path, OpenOptions::open_receiver)?;
-        let keep_open = open_fifo(path, OpenOptions::open_sender)?;
-        let (child, to) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
-        let to = Sender::from_owned_fd(to).context(|| format!("no pipe for {path}"))?;
-        // Only held, and so not registered for events that nobody wants.
-        let keep_open = keep_open
-            .into_nonblocking_fd()
-            .context(|| format!("cannot hold {path}"))?;
-        let close = self.close_stdin.clone();
-        self.input.spawn(async move {
-            let done = tokio::select! {
-                done = relay(&from, &to, Until::End) => done,
-                () = close.notified() => relay(&from, &to, Until::Empty).await,
-            };
-            log_failure(done);
-            drop(keep_open);
-        });
-        Ok(Some(child))
+    }
+
+    async fn until_readable(&self) -> io::Result<()> {
+        while self.from.try_io(|| is_ready(&self.from, PollFlags::IN)).is_err() {
+            self.from.readable().await?;
+        }
+        Ok(())
+    }
+
+    async fn until_writable(&self) -> io::Result<()> {
+        while self.to.try_io(|| is_ready(&self.to, PollFlags::OUT)).is_err() {
+            self.to.writable().await?;
+        }
+        Ok(())
     }
 }
 
@@ -162,31 +235,6 @@ impl runc::Io for ChildEnds {
     }
 
     async fn close_after_start(&self) {}
-}
-
-/// Moves bytes as they come, and waits without a wake-up while there are none.
-async fn relay(from: &Receiver, to: &Sender, until: Until) -> io::Result<()> {
-    loop {
-        match splice(from, None, to, None, CHUNK, SpliceFlags::NONBLOCK) {
-            Ok(0) => return Ok(()),
-            // A stream that never pauses must not keep the other tasks from running.
-            Ok(_) => consume_budget().await,
-            Err(Errno::INTR) => {}
-            // One of the two sides is not ready; the kernel does not say which.
-            Err(Errno::AGAIN) if is_ready(from, PollFlags::IN).is_ok() => {
-                while to.try_io(|| is_ready(to, PollFlags::OUT)).is_err() {
-                    to.writable().await?;
-                }
-            }
-            Err(Errno::AGAIN) if until == Until::Empty => return Ok(()),
-            Err(Errno::AGAIN) => {
-                while from.try_io(|| is_ready(from, PollFlags::IN)).is_err() {
-                    from.readable().await?;
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// Asks the kernel, and says `WouldBlock` for no. What has lost its other side is
@@ -276,8 +324,8 @@ mod tests {
                 stdout: self.path("out"),
                 ..Request::default()
             };
-            let (streams, ends) = Streams::open(&request, &Options::default()).unwrap();
-            (streams, ends.0.into_inner().unwrap())
+            let (prepared, ends) = Prepared::open(&request, &Options::default()).unwrap();
+            (prepared.start(), ends.0.into_inner().unwrap())
         }
 
         /// Reads in a thread, as a client would, until the end of the file.
@@ -340,7 +388,7 @@ mod tests {
             let mut text = [0; 4];
             client.read_exact(&mut text).unwrap();
             assert_eq!(&text, b"late");
-            drop(streams.unread);
+            drop(streams._unread);
         });
     }
 
@@ -365,23 +413,33 @@ mod tests {
     }
 
     #[test]
-    fn input_stays_open_for_the_next_client() {
+    fn input_waits_for_its_client_and_ends_with_it() {
         in_runtime(async {
             let client = Client::new();
             let (_streams, ends) = client.streams();
-            let stdin = ends.stdin.unwrap();
-            for text in [b"one", b"two"] {
-                let mut writer = File::options().write(true).open(client.path("in")).unwrap();
-                writer.write_all(text).unwrap();
-                drop(writer);
-                let mut stdin = File::from(stdin.try_clone().unwrap());
-                let mut read = [0; 3];
-                join(std::thread::spawn(move || {
-                    stdin.read_exact(&mut read).unwrap();
-                    assert_eq!(&read, text);
-                }))
-                .await;
-            }
+            let mut stdin = File::from(ends.stdin.unwrap());
+            tokio::task::yield_now().await; // The relay waits; nobody has opened the fifo.
+            let mut writer = File::options().write(true).open(client.path("in")).unwrap();
+            let reader = std::thread::spawn(move || {
+                let mut all = String::new();
+                stdin.read_to_string(&mut all).unwrap();
+                all
+            });
+            writer.write_all(b"all of it").unwrap();
+            drop(writer);
+            assert_eq!(join(reader).await, "all of it");
+        });
+    }
+
+    #[test]
+    fn input_ends_if_it_is_closed_before_there_is_a_client() {
+        in_runtime(async {
+            let client = Client::new();
+            let (streams, ends) = client.streams();
+            streams.close_stdin();
+            let mut stdin = File::from(ends.stdin.unwrap());
+            let reader = std::thread::spawn(move || stdin.read(&mut [0]).unwrap());
+            assert_eq!(join(reader).await, 0);
         });
     }
 
@@ -412,7 +470,7 @@ mod tests {
                     stdout: path.into(),
                     ..Request::default()
                 };
-                let error = Streams::open(&request, &Options::default())
+                let error = Prepared::open(&request, &Options::default())
                     .unwrap_err()
                     .to_string();
                 assert!(error.contains(why), "{error}");

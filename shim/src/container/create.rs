@@ -19,7 +19,7 @@ use crate::options::Options;
 use crate::process::{Process, number};
 use crate::reaper::Ending;
 use crate::runtime::Runtime;
-use crate::stdio::{Request, Streams};
+use crate::stdio::{Prepared, Request, Streams};
 
 /// What `runc create` and the guard leave behind.
 struct Made {
@@ -99,11 +99,13 @@ async fn make(
     stdio: &Request,
     options: &Options,
 ) -> Result<Made> {
-    let (streams, ends) = Streams::open(stdio, options)?;
+    let (streams, ends) = Prepared::open(stdio, options)?;
     let recording = shared.reaper.record();
+    // If this fails, the runtime has cleaned up. A container of that id that it may
+    // know all the same is another one: not ours to delete.
+    let init = runtime.create(Arc::new(ends)).await?;
     let id = description.id.clone();
-    let making = async {
-        let init = runtime.create(Arc::new(ends)).await?;
+    let guarding = async {
         let ending = recording.ending_of(init).ok_or_else(|| {
             let pid = number(init);
             Error::failed_precondition(format!(
@@ -114,11 +116,11 @@ async fn make(
         Ok(Made {
             init,
             ending,
-            streams,
+            streams: streams.start(),
             guard,
         })
     };
-    let made = making.await;
+    let made = guarding.await;
     if made.is_err()
         && let Err(left) = runtime.delete(true).await
         && !left.is_not_found()

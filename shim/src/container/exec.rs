@@ -15,7 +15,7 @@ use super::{Container, Freezer, State};
 use crate::error::{Context, Error, Result};
 use crate::process::{Phase, Process, number};
 use crate::reaper::{Ending, Exit};
-use crate::stdio::{Request, Streams};
+use crate::stdio::{Prepared, Request};
 use crate::sync::lock;
 
 /// An exec, and the process that it becomes.
@@ -109,7 +109,7 @@ impl Container {
     }
 
     async fn spawn_exec(&self, exec: &Exec) -> Result<(Pid, Ending)> {
-        let (streams, ends) = Streams::open(&exec.process.stdio, &self.options)?;
+        let (streams, ends) = Prepared::open(&exec.process.stdio, &self.options)?;
         let recording = self.shared.reaper.record();
         let pid = self.runtime.exec(&exec.id, &exec.spec, &ends).await?;
         let ending = recording.ending_of(pid).ok_or_else(|| {
@@ -120,7 +120,7 @@ impl Container {
                 number(pid)
             ))
         })?;
-        exec.process.born(pid, streams);
+        exec.process.born(pid, streams.start());
         Ok((pid, ending))
     }
 
