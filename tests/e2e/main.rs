@@ -1,0 +1,74 @@
+//! End to end: real containerd, real runc, real fanotify. Every case runs on every containerd
+//! release that we support. `cargo xtask test e2e [-- PART-OF-A-NAME]`.
+
+mod bad_input;
+mod case;
+mod check;
+mod daemon_loss;
+mod lifecycle;
+mod like_stock;
+mod malware;
+mod shim_by_hand;
+mod starts;
+mod world;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lazaret_tests::binaries::{BIN_DIR, Binaries};
+use lazaret_tests::packages::RELEASES;
+use lazaret_tests::{interrupt, machine, scratch};
+use libtest_mimic::Arguments;
+
+use case::Case;
+use world::World;
+
+/// Starts of containers load a machine more than the number of its cores tells.
+const THREADS: usize = 4;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    let worlds = if arguments.list || not_called() {
+        World::listed()
+    } else {
+        prepare()?
+    };
+    let trials = worlds
+        .iter()
+        .flat_map(|world| cases().map(|case| case.trial(world)))
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    interrupt::yield_to_cleanup();
+    // Not by `exit`: the nodes are to be taken down first.
+    worlds.iter().for_each(|world| world.close());
+    Ok(conclusion.exit_code())
+}
+
+/// Whether this is a bare `cargo test`: it must not install packages and take minutes.
+fn not_called() -> bool {
+    std::env::var_os(BIN_DIR).is_none()
+}
+
+fn prepare() -> Result<Vec<std::sync::Arc<World>>> {
+    interrupt::install()?;
+    scratch::sweep_dead();
+    machine::ensure()?;
+    let binaries = Binaries::build()?;
+    RELEASES
+        .iter()
+        .map(|release| Ok(World::new(*release, binaries.clone())))
+        .collect()
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let topics = [
+        like_stock::CASES,
+        malware::CASES,
+        lifecycle::CASES,
+        bad_input::CASES,
+        daemon_loss::CASES,
+        starts::CASES,
+    ];
+    topics.into_iter().flatten().copied()
+}

@@ -1,0 +1,127 @@
+//! Processes: our own children, and finding those that belong to a run.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A long-running child of ours: killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Server(Child);
+
+impl Server {
+    /// Starts `command` in a process group of its own: Ctrl-C at the terminal then reaches us
+    /// alone, and we end it in our order.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> Result<Self> {
+        use std::os::unix::process::CommandExt as _;
+        let child = command
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Self(child))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        pid(self.0.id())
+    }
+
+    /// Whether it has not ended.
+    pub fn alive(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal; one that has ended already is no error.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        // An ended child of ours stays a zombie until waited for, so its id cannot be reused.
+        match kill(self.pid(), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno).context("sending a signal"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A process id as the kernel's calls take it.
+#[must_use]
+pub fn pid(raw: u32) -> Pid {
+    Pid::from_raw(i32::try_from(raw).unwrap_or(i32::MAX))
+}
+
+/// All process ids in `/proc`.
+pub fn all() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .map(Pid::from_raw)
+}
+
+/// Whether a process runs. One that waits to be reaped does not: nobody may be there to do it.
+#[must_use]
+pub fn alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// The command line of a process, empty for zombies and kernel threads.
+#[must_use]
+pub fn command_line(pid: Pid) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
+}
+
+/// Whether `pid` carries `NAME=value` in its environment. False for zombies.
+#[must_use]
+pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
+    let wanted = format!("{name}={value}");
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == wanted.as_bytes())
+}
+
+/// Proportional set size in KiB: shared pages count by their share.
+///
+/// # Errors
+/// When the process is gone.
+pub fn pss_kib(pid: Pid) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let number = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("no Pss line")?;
+    Ok(number.parse()?)
+}
+
+/// The pid written in a cgroup's `cgroup.procs`, all of them.
+#[must_use]
+pub fn in_cgroup(dir: &Path) -> Vec<Pid> {
+    let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
+}
