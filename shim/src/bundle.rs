@@ -38,10 +38,13 @@ struct Config {
     linux: Option<Linux>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Linux {
     #[serde(default)]
     namespaces: Option<Vec<LinuxNamespace>>,
+    #[serde(default)]
+    cgroups_path: Option<PathBuf>,
 }
 
 /// A bundle whose configuration has been read.
@@ -50,6 +53,8 @@ pub(crate) struct Bundle {
     path: PathBuf,
     annotations: HashMap<String, String>,
     namespaces: Vec<LinuxNamespace>,
+    /// Where the runtime puts the container, if the bundle says so.
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 impl Bundle {
@@ -69,13 +74,12 @@ impl Bundle {
 
     fn parse(path: &Path, text: &[u8]) -> serde_json::Result<Self> {
         let config: Config = serde_json::from_slice(text)?;
+        let linux = config.linux.unwrap_or_default();
         Ok(Self {
             path: path.to_owned(),
             annotations: config.annotations.unwrap_or_default(),
-            namespaces: config
-                .linux
-                .and_then(|linux| linux.namespaces)
-                .unwrap_or_default(),
+            namespaces: linux.namespaces.unwrap_or_default(),
+            cgroup: linux.cgroups_path,
         })
     }
 

@@ -169,6 +169,7 @@ impl Container {
         let removed = self.remove().await;
         lock(&self.state).deleting = false;
         let exit = removed?;
+        self.forget_execs(exit);
         self.shared.events.publish(&TaskDelete {
             container_id: self.id.clone(),
             pid: self.init.pid_number(),
@@ -208,6 +209,15 @@ impl Container {
                 self.runtime.delete(true).await
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets nobody wait any longer for execs that were never started.
+    fn forget_execs(&self, exit: Exit) {
+        for (_, exec) in lock(&self.state).execs.drain() {
+            if exec.process.phase() == Phase::Created {
+                exec.process.stop(exit);
+            }
         }
     }
 

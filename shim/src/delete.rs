@@ -13,6 +13,8 @@ use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
 
 use crate::address::Address;
+use crate::bundle::Bundle;
+use crate::cgroup;
 use crate::events::timestamp;
 use crate::mounts::Rootfs;
 use crate::options::Options;
@@ -51,13 +53,19 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
 async fn delete(flags: &Flags, bundle: &Path, created: bool) -> anyhow::Result<()> {
     let reaper = Reaper::start()?;
     match Runtime::new(&flags.id, &flags.namespace, bundle, Options::load(bundle), reaper) {
-        // Without a pid the runtime never finished to create it.
-        Ok(runtime) if created || runtime.is_ours().await => match runtime.delete(true).await {
+        // Without a pid of ours the runtime may never have come to know our container.
+        Ok(runtime) if !created && runtime.knows_another().await => {}
+        Ok(runtime) => match runtime.delete(true).await {
             Err(error) if !error.is_not_found() => warn(&error),
             _ => {}
         },
-        Ok(_) => {}
         Err(error) => warn(&error),
+    }
+    let cgroup = Bundle::read(bundle).ok().and_then(|bundle| bundle.cgroup);
+    if let Some(cgroup) = cgroup
+        && let Err(error) = cgroup::remove(&cgroup).await
+    {
+        warn(&format!("cannot remove the cgroup {}: {error}", cgroup.display()));
     }
     if let Err(error) = Rootfs::of(bundle).unmount().await {
         warn(&error);

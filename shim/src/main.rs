@@ -10,6 +10,7 @@
 
 mod address;
 mod bundle;
+mod cgroup;
 mod container;
 mod delete;
 mod error;

@@ -190,23 +190,19 @@ impl Runtime {
         result
     }
 
-    /// Whether the container that the runtime knows by our id is of our bundle. Two
-    /// containerds on a machine may use the same id, and share the runtime's state.
-    pub(crate) async fn is_ours(&self) -> bool {
+    /// Whether the runtime knows another container by our id: two containerds on a
+    /// machine may use the same one, and share the runtime's state.
+    pub(crate) async fn knows_another(&self) -> bool {
         #[derive(Deserialize)]
         struct State {
             bundle: PathBuf,
         }
         let mut command = self.command("state");
-        command
-            .arg(&self.id)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+        command.arg(&self.id);
         let Ok((_, _, stdout, _)) = self.spawner.execute(command).await else {
             return false;
         };
-        serde_json::from_str(&stdout).is_ok_and(|state: State| state.bundle == self.bundle)
+        serde_json::from_str(&stdout).is_ok_and(|state: State| state.bundle != self.bundle)
     }
 
     /// Changes the limits, from the JSON of OCI's Linux resources.
@@ -220,17 +216,23 @@ impl Runtime {
         result
     }
 
+    /// A call of the runtime with the arguments and streams that all calls have.
     fn command(&self, action: &str) -> Command {
         let mut command = Command::new(&self.binary);
+        command.arg("--root").arg(&self.root);
         command
-            .arg("--root")
-            .arg(&self.root)
             .arg("--log")
             .arg(self.bundle.join(LOG))
             .args(["--log-format", "json"]);
         if self.options.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
+        // With it, runc would talk to the systemd that started containerd.
+        command.env_remove("NOTIFY_SOCKET");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.arg(action);
         command
     }

@@ -13,7 +13,11 @@ pub fn end_with_parent(command: &mut Command) {
     let arm = move || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent that died before the line above sends nothing any more.
-        if getppid() == parent { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+        if getppid() == parent {
+            Ok(())
+        } else {
+            Err(rustix::io::Errno::SRCH.into())
+        }
     };
     // SAFETY: between fork and exec only async-signal-safe code may run. The
     // closure makes two plain system calls and neither allocates nor locks.

@@ -7,9 +7,12 @@
 pub mod cgroup;
 pub mod child;
 pub mod fanotify;
+pub mod fork;
 pub mod mounts;
 pub mod pidfd;
+pub mod priority;
 pub mod seqpacket;
+pub mod wait;
 #[cfg(feature = "tokio")]
 pub mod watched;
 

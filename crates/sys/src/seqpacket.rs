@@ -17,6 +17,9 @@ pub const MAX_MESSAGE: usize = 64 << 10;
 /// Most descriptors in one message.
 pub const MAX_FDS: usize = 3;
 
+/// The descriptors of one message, in their order.
+pub type Fds = [Option<OwnedFd>; MAX_FDS];
+
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// Connects to a listener. The socket does not block.

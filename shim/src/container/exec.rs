@@ -198,12 +198,6 @@ impl Container {
                 self.name()
             )));
         }
-        if self.init.phase() == Phase::Created {
-            return Err(Error::failed_precondition(format!(
-                "{} has not been started",
-                self.name()
-            )));
-        }
         Ok(())
     }
 }
