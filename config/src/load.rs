@@ -87,7 +87,12 @@ mod tests {
         let text = include_str!("../lazaret.toml");
         assert_eq!(Config::parse(text), Ok(Config::default()));
         let shown: toml::Table = toml::from_str(text).expect("parses");
-        assert_eq!(shown.len(), toml::Table::try_from(Config::default()).expect("serializes").len());
+        assert_eq!(
+            shown.len(),
+            toml::Table::try_from(Config::default())
+                .expect("serializes")
+                .len()
+        );
         for (name, table) in toml::Table::try_from(Config::default()).expect("serializes") {
             let keys = |value: &toml::Value| value.as_table().map(toml::Table::len);
             assert_eq!(shown.get(&name).and_then(keys), keys(&table), "[{name}]");
@@ -123,6 +128,8 @@ mod tests {
             "[scan]\ntimeout = '0s'",
             "[scan]\ntimeout = '9s'",
             "[scan]\non_unjudged = { exec = 'kill' }",
+            "[scan]\non_unjudged = { open = 'quarantine' }",
+            "[quarantine]\nmode = 'some'",
             "[node]\nrun_dir = 'here'",
             "[guard]\non_daemon_loss = 'ajar'",
             "[scan]\nmax_file_size = 'huge'",

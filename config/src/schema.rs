@@ -1,11 +1,15 @@
 //! What `lazaret.toml` may say.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use lazaret_types::{Action, LossPolicy};
 use serde::{Deserialize, Serialize};
+
+/// What a scan worker needs beside the file that it judges, in bytes.
+const WORKER_BASE: u64 = 128 << 20;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +25,8 @@ pub struct Config {
     pub watchdog: Watchdog,
     /// `[incidents]`
     pub incidents: Incidents,
+    /// `[quarantine]`
+    pub quarantine: Quarantine,
 }
 
 /// Where lazaret lives on this node.
@@ -66,6 +72,18 @@ pub struct Scan {
     pub timeout: Duration,
     /// Verdicts remembered, by content.
     pub cache_entries: usize,
+    /// Folders of YARA rules (`*.yar`, `*.yara`); one that is absent has none.
+    pub rules: Vec<PathBuf>,
+    /// The program that judges contents; a bare name is looked for beside lazaretd.
+    pub worker: PathBuf,
+    /// The user and group that it runs as.
+    pub worker_uid: u32,
+    /// Memory that one of its processes may use. More than `max_file_size`.
+    pub worker_memory: ByteSize,
+    /// What all scans together read in a second; 0 means as much as they can.
+    pub rate: ByteSize,
+    /// The socket of the containerd whose images are scanned.
+    pub containerd: PathBuf,
     /// What happens to a file without a verdict.
     pub on_unjudged: OnUnjudged,
 }
@@ -101,6 +119,41 @@ pub struct Incidents {
     pub keep: usize,
 }
 
+/// What becomes of a file that was denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quarantine {
+    /// Which files are moved out of their containers.
+    pub mode: QuarantineMode,
+    /// What all contents in it may take; a file that does not fit stays in place.
+    pub max_size: ByteSize,
+    /// Files in it, at most.
+    pub max_items: usize,
+}
+
+/// Which files are moved out of their containers. All others are denied in place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuarantineMode {
+    /// None.
+    #[default]
+    Off,
+    /// Those with a finding of critical severity.
+    Critical,
+    /// Those that are denied because of a finding.
+    All,
+}
+
+impl fmt::Display for QuarantineMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Critical => "critical",
+            Self::All => "all",
+        })
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self {
@@ -129,6 +182,15 @@ impl Default for Scan {
             max_file_size: ByteSize::mib(256),
             timeout: Duration::from_secs(2),
             cache_entries: 65_536,
+            rules: vec![
+                "/usr/share/lazaret/signatures".into(),
+                "/etc/lazaret/rules.d".into(),
+            ],
+            worker: "lazaret-scan-worker".into(),
+            worker_uid: 65_534,
+            worker_memory: ByteSize::gib(1),
+            rate: ByteSize::mib(64),
+            containerd: "/run/containerd/containerd.sock".into(),
             on_unjudged: OnUnjudged::default(),
         }
     }
@@ -156,6 +218,16 @@ impl Default for Incidents {
         Self {
             max_file_size: ByteSize::mib(64),
             keep: 4,
+        }
+    }
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Self {
+            mode: QuarantineMode::Off,
+            max_size: ByteSize::gib(1),
+            max_items: 10_000,
         }
     }
 }
@@ -191,6 +263,7 @@ impl Config {
         for (key, path) in [
             ("node.run_dir", &self.node.run_dir),
             ("node.state_dir", &self.node.state_dir),
+            ("scan.containerd", &self.scan.containerd),
         ] {
             if !path.is_absolute() {
                 return Err(format!("{key} must be an absolute path, not {}", path.display()));
@@ -203,9 +276,15 @@ impl Config {
             ("exec", self.scan.on_unjudged.exec),
             ("open", self.scan.on_unjudged.open),
         ] {
-            if action == Action::Kill {
+            if matches!(action, Action::Quarantine | Action::Kill) {
                 return Err(format!("scan.on_unjudged.{key} is one of allow, alert, deny"));
             }
+        }
+        if self.scan.worker_memory.as_u64() < self.scan.max_file_size.as_u64() + WORKER_BASE {
+            return Err("scan.worker_memory must be at least scan.max_file_size + 128MiB".into());
+        }
+        if self.scan.worker_uid == 0 {
+            return Err("scan.worker_uid must not be 0: workers parse what containers wrote".into());
         }
         if self.scan.cache_entries == 0 {
             return Err("scan.cache_entries must be at least 1".into());

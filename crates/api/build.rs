@@ -4,10 +4,15 @@ use std::error::Error;
 
 const PROTO_DIR: &str = "proto";
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 8] = [
     "lazaret/handover/v1/handover.proto",
+    "lazaret/scan/v1/scan.proto",
     "lazaret/control/v1/control.proto",
     "containerd/services/containers/v1/containers.proto",
+    "containerd/services/content/v1/content.proto",
+    "containerd/services/images/v1/images.proto",
+    "containerd/services/leases/v1/leases.proto",
+    "containerd/services/snapshots/v1/snapshots.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

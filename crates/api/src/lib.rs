@@ -31,6 +31,14 @@ pub mod handover {
     }
 }
 
+/// Judging a file's content: lazaretd to its sandboxed workers.
+pub mod scan {
+    /// Version 1.
+    pub mod v1 {
+        generated!("lazaret.scan.v1");
+    }
+}
+
 /// What an administrator asks of lazaretd.
 #[cfg(feature = "grpc")]
 pub mod control {
@@ -40,8 +48,28 @@ pub mod control {
     }
 }
 
-/// The part of containerd's API that lazaretd uses.
+/// The parts of containerd's API that lazaret uses.
 #[cfg(feature = "grpc")]
 pub mod containerd {
     generated!("containerd.services.containers.v1");
+
+    /// Images by name.
+    pub mod images {
+        generated!("containerd.services.images.v1");
+    }
+
+    /// Blobs by digest.
+    pub mod content {
+        generated!("containerd.services.content.v1");
+    }
+
+    /// Unpacked images.
+    pub mod snapshots {
+        generated!("containerd.services.snapshots.v1");
+    }
+
+    /// What the garbage collector leaves alone.
+    pub mod leases {
+        generated!("containerd.services.leases.v1");
+    }
 }

@@ -4,14 +4,14 @@
 //! another thread could hold: whatever else of its process waits on a guarded
 //! file, the keeper goes on.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lazaret_api::handover::v1::{Detach, Gap, Take, from_daemon::Message as FromDaemon, from_keeper};
 use lazaret_config::Config;
 use lazaret_sys::fanotify::{EVENT_SIZE, Group, Response};
-use lazaret_sys::seqpacket;
+use lazaret_sys::{seqpacket, wait};
 use lazaret_types::LossPolicy;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -398,7 +398,7 @@ impl Keeper {
         };
         let deadline = Instant::now() + self.detach_timeout;
         let (mut bytes, mut fds) = ([0; 64], [const { None }; seqpacket::MAX_FDS]);
-        while wait_readable(connection.as_fd(), deadline) {
+        while wait::readable(connection.as_fd(), Some(deadline)).unwrap_or(false) {
             match seqpacket::receive(connection, &mut bytes, &mut fds) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) | Ok(0) => return true,
@@ -453,7 +453,7 @@ impl Report {
     /// Waits for a keeper's report; none when it says nothing in time, or is gone.
     pub(crate) fn receive(control: &OwnedFd, deadline: Instant) -> Option<Self> {
         let (mut bytes, mut fds) = ([0; 1 + MAX_REASON], [const { None }; seqpacket::MAX_FDS]);
-        while wait_readable(control.as_fd(), deadline) {
+        while wait::readable(control.as_fd(), Some(deadline)).unwrap_or(false) {
             let length = match seqpacket::receive(control, &mut bytes, &mut fds) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
                 Err(_) | Ok(0) => return None,
@@ -469,22 +469,5 @@ impl Report {
             };
         }
         None
-    }
-}
-
-/// Waits until there is something to read; false when the deadline came first.
-fn wait_readable(fd: BorrowedFd<'_>, deadline: Instant) -> bool {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(timeout) = Timespec::try_from(left) else {
-            return false;
-        };
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return false,
-            Ok(_) => return true,
-            Err(_) if left.is_zero() => return false,
-            Err(_) => {}
-        }
     }
 }

@@ -33,6 +33,8 @@ pub enum Action {
     Alert,
     /// The opener got `EPERM`.
     Deny,
+    /// The file was moved into the quarantine, after its opener was denied.
+    Quarantine,
     /// The process was killed.
     Kill,
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Action {
             Self::Allow => "allow",
             Self::Alert => "alert",
             Self::Deny => "deny",
+            Self::Quarantine => "quarantine",
             Self::Kill => "kill",
         })
     }
@@ -73,6 +76,8 @@ impl fmt::Display for Access {
 pub enum Engine {
     /// The lists of SHA-256 digests.
     HashList,
+    /// YARA rules.
+    Yara,
 }
 
 /// One engine's conviction of one content.
@@ -96,6 +101,10 @@ pub enum UnjudgedReason {
     Timeout,
     /// Reading it failed.
     ReadError,
+    /// The process or the engine that judged it failed.
+    EngineFailed,
+    /// Its content changed again and again while it was judged.
+    Changing,
 }
 
 impl fmt::Display for UnjudgedReason {
@@ -104,6 +113,8 @@ impl fmt::Display for UnjudgedReason {
             Self::TooLarge => "larger than scan.max_file_size",
             Self::Timeout => "not judged within scan.timeout",
             Self::ReadError => "could not be read",
+            Self::EngineFailed => "the engine that judged it failed",
+            Self::Changing => "its content kept changing while it was judged",
         })
     }
 }

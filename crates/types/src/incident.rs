@@ -47,6 +47,9 @@ pub struct Incident {
     /// With which file.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub file: Option<FileFields>,
+    /// The item of the quarantine that the file is now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub quarantine_item: Option<Ulid>,
     /// For how long a container had no judge.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gap: Option<Gap>,

@@ -1,0 +1,144 @@
+//! What a worker may do: read the files that it is handed, and answer.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use caps::CapSet;
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, Scope};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// Descriptors that a worker may have: its socket, a file, and standard streams.
+const NOFILE: u64 = 16;
+
+/// What the zygote and its workers need.
+const COMMON: &[i64] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_close,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_gettid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+    libc::SYS_write,
+];
+
+/// What only the zygote needs: to fork, to reap, and to sandbox further.
+const ZYGOTE: &[i64] = &[
+    libc::SYS_clone,
+    libc::SYS_pidfd_open,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_seccomp,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_socketpair,
+    libc::SYS_unshare,
+    libc::SYS_wait4,
+];
+
+/// Gives up every privilege of this process for good. Rules must be loaded by then.
+///
+/// # Errors
+/// When anything cannot be given up: then nothing hostile may be read.
+pub(crate) fn enter(uid: u32) -> Result<()> {
+    if Uid::effective().is_root() {
+        caps::clear(None, CapSet::Bounding).context("cannot empty the capability bounding set")?;
+        setgroups(&[]).context("cannot leave the supplementary groups")?;
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(uid));
+        setresgid(gid, gid, gid).context("cannot change the group")?;
+        setresuid(uid, uid, uid).context("cannot change the user")?;
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set).with_context(|| format!("cannot give up capabilities ({set:?})"))?;
+        ensure!(
+            caps::read(None, set)?.is_empty(),
+            "capabilities are left in {set:?}"
+        );
+    }
+    nix::sys::prctl::set_dumpable(false)?;
+    limit(Resource::RLIMIT_CORE, 0)?;
+    limit(Resource::RLIMIT_FSIZE, 0)?;
+    limit(Resource::RLIMIT_NOFILE, NOFILE)?;
+    no_files().context("cannot enter a Landlock domain")?;
+    nix::sys::prctl::set_no_new_privs()?;
+    seccompiler::apply_filter(&filter(&[COMMON, ZYGOTE])?)
+        .context("cannot install the zygote's seccomp filter")
+}
+
+/// Narrows a forked worker further: it starts nothing.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn narrow(memory: u64) -> Result<()> {
+    // Not RLIMIT_AS: the engine reserves address space that it never uses.
+    limit(Resource::RLIMIT_DATA, memory)?;
+    seccompiler::apply_filter(&filter(&[COMMON])?).context("cannot install the worker's seccomp filter")
+}
+
+fn limit(resource: Resource, value: u64) -> Result<()> {
+    setrlimit(resource, value, value).with_context(|| format!("cannot limit {resource:?} to {value}"))
+}
+
+/// No path can be opened, made or run, no port used, no one outside signalled.
+/// Where the kernel has no Landlock, or an older one, seccomp does that alone.
+fn no_files() -> Result<()> {
+    let abi = ABI::V6;
+    Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// Kills whoever calls anything else. Memory may be mapped and protected in every
+/// way but to be run: the engine made its code when the rules were loaded.
+fn filter(lists: &[&[i64]]) -> Result<BpfProgram> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in lists.iter().copied().flatten() {
+        rules.insert(*call, Vec::new());
+    }
+    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+        let executable = u64::try_from(libc::PROT_EXEC)?;
+        let not_executable =
+            SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(executable), 0)?;
+        rules.insert(call, vec![SeccompRule::new(vec![not_executable])?]);
+    }
+    let arch = std::env::consts::ARCH.try_into()?;
+    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch)?;
+    Ok(filter.try_into()?)
+}
