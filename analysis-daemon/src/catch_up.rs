@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::session::Session;
 /// Judges the program and the executable mappings of each process of a container
 /// and kills those that would have been refused. Blocks; the reader must be
 /// reading, since what is opened here may lie on a marked file system.
-pub(crate) fn run(daemon: &Daemon, session: &Session) {
+pub(crate) fn run(daemon: &Daemon, session: &Arc<Session>) {
     session.catching_up.store(true, Ordering::Release);
     let mut seen = HashSet::new();
     match processes(session) {
@@ -38,7 +39,7 @@ pub(crate) fn run(daemon: &Daemon, session: &Session) {
     session.catching_up.store(false, Ordering::Release);
 }
 
-fn processes(session: &Session) -> io::Result<Vec<i32>> {
+fn processes(session: &Arc<Session>) -> io::Result<Vec<i32>> {
     match &session.cgroup {
         Some((folder, _)) => cgroup::processes(folder),
         // Without cgroup v2 only the init is known for certain.
@@ -49,7 +50,7 @@ fn processes(session: &Session) -> io::Result<Vec<i32>> {
 /// Identity enough to skip what this very run has looked at.
 type Seen = HashSet<(u64, u64)>;
 
-fn look_at(daemon: &Daemon, session: &Session, pid: i32, seen: &mut Seen) -> io::Result<()> {
+fn look_at(daemon: &Daemon, session: &Arc<Session>, pid: i32, seen: &mut Seen) -> io::Result<()> {
     let pidfd = pidfd::open(pid)?;
     // The pid came from a list: is it still somebody of this container?
     let ours = session
@@ -89,7 +90,7 @@ fn executable_mappings(pid: i32) -> io::Result<Vec<PathBuf>> {
 
 fn judge(
     daemon: &Daemon,
-    session: &Session,
+    session: &Arc<Session>,
     pid: i32,
     pidfd: &OwnedFd,
     path: PathBuf,
@@ -115,6 +116,9 @@ fn judge(
     let process = evidence::process(pid, Some(pidfd.as_fd()));
     if action == Action::Kill {
         pidfd::kill(pidfd)?;
+    }
+    if action == Action::Kill {
+        daemon.quarantine.consider(session, file.as_fd(), &outcome);
     }
     if action == Action::Kill || !known {
         let file = evidence::file(file.as_fd(), &outcome);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,19 +11,27 @@ use lazaret_config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::allow::AllowList;
 use crate::budget;
 use crate::counters::Counters;
+use crate::engine::Input;
 use crate::incidents::IncidentLog;
 use crate::judge::Judge;
 use crate::lock::Lock;
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
+use crate::quarantine::Quarantine;
 use crate::reader::Readers;
 use crate::registry::Registry;
+use crate::scan::{self, Scans};
 use crate::signatures::Signatures;
+use crate::workers::{self, Workers};
 use crate::{control, handover, node_id, watchdog};
 
 /// How long a daemon that leaves may keep its successor waiting.
 const SUCCESSION: Duration = Duration::from_secs(10);
+
+/// How long scans may take to write down how far they are.
+const SCANS: Duration = Duration::from_secs(2);
 
 /// What all parts of a running daemon share.
 pub(crate) struct Daemon {
@@ -31,10 +39,16 @@ pub(crate) struct Daemon {
     pub(crate) started_at: SystemTime,
     pub(crate) judge: Arc<Judge>,
     pub(crate) readers: Readers,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) incidents: Arc<IncidentLog>,
     pub(crate) signatures: Arc<Signatures>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) allow: Arc<AllowList>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) scans: Arc<Scans>,
+    /// The socket of the containerd that knows the images.
+    pub(crate) containerd: PathBuf,
     /// Openers of one container under judgement at once, at most.
     pub(crate) container_budget: usize,
     /// No descriptor has a number of this size.
@@ -123,13 +137,41 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         Arc::clone(&signatures),
     )?;
     let incidents = Arc::new(incidents);
+    let allow = Arc::new(AllowList::open(state_dir.join("allow"))?);
+    let quarantine = Quarantine::start(
+        &state_dir.join("quarantine"),
+        &config.quarantine,
+        Arc::clone(&allow),
+        Arc::clone(&incidents),
+    )
+    .context("cannot open the quarantine")?;
+    let threads = pool::threads(config.scan.threads);
+    // More than judge openers, for scans.
+    let workers = Arc::new(Workers::start(
+        worker_settings(config)?,
+        threads + scan::MAX_RUNNING,
+    )?);
     let judge = Arc::new(Judge::new(
         &config.scan,
         Arc::clone(&signatures),
+        Arc::clone(&workers),
         Arc::clone(&counters),
         Arc::clone(&incidents),
+        Arc::clone(&allow),
+        Arc::clone(&quarantine),
     ));
-    let pool = Pool::start(config.scan.threads, Arc::clone(&judge))?;
+    let registry = Arc::new(Registry::default());
+    let (judging, versions) = (Arc::clone(&judge), Arc::clone(&judge));
+    let means = scan::Means {
+        judge: Box::new(move |file, deadline| judging.judge(Input::File(file), deadline)),
+        set: Box::new(move || versions.set()),
+        allow: Arc::clone(&allow),
+        incidents: Arc::clone(&incidents),
+        counters: Arc::clone(&counters),
+        registry: Arc::clone(&registry),
+    };
+    let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
+    let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
     let mut pulses = Vec::new();
     let sink = Arc::clone(&pool);
@@ -141,13 +183,40 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         started_at: SystemTime::now(),
         judge,
         readers,
-        registry: Registry::default(),
+        registry,
         counters,
         incidents,
         signatures,
+        workers,
+        allow,
+        quarantine,
+        scans,
+        containerd: config.scan.containerd.clone(),
         container_budget,
         event_fd_limit: u32::try_from(nofile).unwrap_or(u32::MAX),
     }))
+}
+
+/// Loads the rules in a thread of its own; how it went is logged.
+fn reload_rules(daemon: &Daemon) {
+    let workers = Arc::clone(&daemon.workers);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = workers.reload() {
+            tracing::error!(%error, "rules were not reloaded; the old ones stay");
+        }
+    });
+}
+
+fn worker_settings(config: &Config) -> Result<workers::Settings> {
+    let scan = &config.scan;
+    let beside = std::env::current_exe()?;
+    Ok(workers::Settings {
+        program: beside.parent().unwrap_or(Path::new("/")).join(&scan.worker),
+        rules: scan.rules.clone(),
+        cache: config.node.state_dir.join("cache"),
+        uid: scan.worker_uid,
+        memory: scan.worker_memory.as_u64(),
+    })
 }
 
 async fn serve(config: &Config, daemon: Arc<Daemon>) -> Result<()> {
@@ -168,11 +237,17 @@ async fn serve(config: &Config, daemon: Arc<Daemon>) -> Result<()> {
     ));
     tracing::info!(node = %daemon.node, socket = %socket.display(), "lazaretd is ready");
 
+    let resumed = Arc::clone(&daemon.scans);
+    tokio::task::spawn_blocking(move || resumed.resume());
+
     wait_for_stop(&daemon).await?;
     tracing::info!("handing every container back to its keeper");
+    // First: a scan that is left because its watcher is must not count as cancelled.
+    daemon.scans.stop();
     stop.send_replace(true);
     keepers.await??;
     control.await??;
+    daemon.scans.wait(SCANS);
     daemon.incidents.flush();
     Ok(())
 }
@@ -187,7 +262,7 @@ async fn wait_for_stop(daemon: &Daemon) -> Result<()> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => match daemon.signatures.reload() {
-                Ok(_told) => {}
+                Ok(_told) => reload_rules(daemon),
                 Err(error) => tracing::error!(%error, "signatures were not reloaded; the old ones stay"),
             },
         }

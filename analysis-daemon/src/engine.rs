@@ -12,6 +12,7 @@ use lazaret_types::{Finding, Sha256};
 use sha2::Digest;
 
 use crate::signatures::Signatures;
+use crate::workers::{WorkerError, Workers};
 
 /// Bytes read at once: large enough that a system call costs nothing beside it.
 const CHUNK: usize = 128 << 10;
@@ -48,6 +49,10 @@ pub(crate) struct Limits {
 pub(crate) enum Failure {
     TooLarge,
     Timeout,
+    /// It is not the content any more that was asked about.
+    Changed,
+    /// The engine, not the file, is to blame.
+    Engine(String),
     Read(io::Error),
 }
 
@@ -65,6 +70,32 @@ pub(crate) struct HashList(pub(crate) Arc<Signatures>);
 impl Engine for HashList {
     fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Option<Finding>, Failure> {
         Ok(self.0.current().lookup(digest))
+    }
+}
+
+/// Finds content that a YARA rule describes, in a sandboxed process.
+pub(crate) struct ContentRules(pub(crate) Arc<Workers>);
+
+impl Engine for ContentRules {
+    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Option<Finding>, Failure> {
+        let Input::File(file) = input else {
+            return Err(Failure::Engine("only files can be judged by rules".into()));
+        };
+        let answer = self
+            .0
+            .scan(file, limits.size, limits.deadline)
+            .map_err(|error| match error {
+                WorkerError::Late => Failure::Timeout,
+                WorkerError::TooLarge => Failure::TooLarge,
+                error => Failure::Engine(error.to_string()),
+            })?;
+        // The worker reads the file again. A verdict on other content, kept under
+        // this digest, would be a verdict on every file of the node that has it.
+        if answer.digest == *digest {
+            Ok(answer.finding)
+        } else {
+            Err(Failure::Changed)
+        }
     }
 }
 

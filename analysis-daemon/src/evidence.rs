@@ -140,8 +140,13 @@ pub(crate) fn file(file: BorrowedFd<'_>, outcome: &Outcome) -> FileFields {
     }
 }
 
+/// The path of an open file, as its container sees it.
+pub(crate) fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    fs::read_link(fd_path(file))
+}
+
 /// Where a file of the rootfs lies in the overlay's layers.
-fn host_path(session: &Session, file: BorrowedFd<'_>, path: &Path) -> Option<PathBuf> {
+pub(crate) fn host_path(session: &Session, file: BorrowedFd<'_>, path: &Path) -> Option<PathBuf> {
     let on_rootfs = mounts::id_of(file).ok()? == mounts::id_of(session.root.as_fd()).ok()?;
     let relative = path.strip_prefix("/").ok().filter(|_| on_rootfs)?;
     let Layers { upper, lower } = &session.container.layers;

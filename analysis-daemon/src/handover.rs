@@ -150,6 +150,7 @@ async fn guard(
     daemon.registry.insert(ticket, Arc::clone(&session));
     let container = Arc::clone(&session.container);
     tracing::info!(container = %container.id, namespace = container.namespace, "guarding");
+    daemon.quarantine.resume(&session);
     if let Some(gap) = gap {
         mind(daemon, &session, gap);
     }
@@ -240,6 +241,7 @@ async fn stop_reading(daemon: &Daemon, session: &Arc<Session>, ticket: Ticket) {
     daemon.registry.remove(ticket);
     // The deadline of each opener bounds this.
     session.drained().await;
+    daemon.quarantine.forget(session);
 }
 
 /// Waits for those who look at the session just now, and closes it.

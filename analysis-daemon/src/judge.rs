@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,12 +11,24 @@ use lazaret_sys::fanotify::Response;
 use lazaret_types::{Access, Action, Finding, Severity, Sha256, UnjudgedReason};
 use lru::LruCache;
 
+use crate::allow::AllowList;
 use crate::counters::Counters;
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
-use crate::incidents::IncidentLog;
+use crate::incidents::{Draft, IncidentLog};
+use crate::quarantine::Quarantine;
 use crate::session::Opening;
 use crate::signatures::Signatures;
+use crate::workers::Workers;
+
+/// How often a file that changes while it is judged is looked at again.
+const TRIES: usize = 3;
+
+/// How long an answer may wait for others.
+const TOGETHER: Duration = Duration::from_millis(2);
+
+/// A file of this size, in bytes, takes so long that no answer waits for it.
+const LARGE: i64 = 1 << 20;
 
 /// What is known of a content.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +53,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Judge {
     engines: Vec<Box<dyn Engine>>,
     signatures: Arc<Signatures>,
+    workers: Arc<Workers>,
     /// By content, for one signature set.
     cache: Mutex<Cache>,
     max_size: u64,
@@ -47,6 +61,17 @@ pub(crate) struct Judge {
     on_unjudged: OnUnjudged,
     counters: Arc<Counters>,
     incidents: Arc<IncidentLog>,
+    allow: Arc<AllowList>,
+    quarantine: Arc<Quarantine>,
+}
+
+/// The answer to an opener, which is nobody else's to give any more.
+struct Decision<'a> {
+    opening: &'a Opening,
+    /// None when nobody judged.
+    outcome: Option<Outcome>,
+    action: Action,
+    draft: Option<Draft>,
 }
 
 struct Cache {
@@ -58,13 +83,20 @@ impl Judge {
     pub(crate) fn new(
         config: &Scan,
         signatures: Arc<Signatures>,
+        workers: Arc<Workers>,
         counters: Arc<Counters>,
         incidents: Arc<IncidentLog>,
+        allow: Arc<AllowList>,
+        quarantine: Arc<Quarantine>,
     ) -> Self {
         let entries = NonZeroUsize::new(config.cache_entries).unwrap_or(NonZeroUsize::MIN);
         Self {
-            engines: vec![Box::new(engine::HashList(Arc::clone(&signatures)))],
+            engines: vec![
+                Box::new(engine::HashList(Arc::clone(&signatures))),
+                Box::new(engine::ContentRules(Arc::clone(&workers))),
+            ],
             signatures,
+            workers,
             cache: Mutex::new(Cache {
                 set: String::new(),
                 verdicts: LruCache::new(entries),
@@ -74,29 +106,40 @@ impl Judge {
             on_unjudged: config.on_unjudged,
             counters,
             incidents,
+            allow,
+            quarantine,
         }
     }
 
-    /// Judges an opener and answers it, unless somebody has meanwhile.
-    pub(crate) fn settle(&self, opening: &Opening) {
-        let session = opening.session();
-        if session.ending.load(std::sync::atomic::Ordering::Acquire) {
-            // The container is gone; whoever still waits is being killed.
-            if opening.claim() {
-                opening.respond(Response::Deny);
+    /// Judges openers of one container and answers those that nobody has meanwhile.
+    ///
+    /// Each answer wakes every opener that waits for the same group, and all but
+    /// one go back to sleep. So in a flood answers are given together, which makes
+    /// one round of it; but none waits for a slow judgement of another.
+    pub(crate) fn settle(&self, openings: &[Arc<Opening>]) {
+        let mut decided = Vec::with_capacity(openings.len());
+        let mut answered_at = Instant::now();
+        for opening in openings.iter().filter(|opening| !opening.is_answered()) {
+            if answered_at.elapsed() > TOGETHER || is_large(opening) {
+                self.answer(std::mem::take(&mut decided));
+                answered_at = Instant::now();
             }
-            return;
+            decided.extend(self.decide(opening, self.outcome(opening)));
         }
-        let outcome = self.judge(
-            Input::File(opening.event.file.as_fd()),
-            opening.read_at + self.timeout,
-        );
-        self.conclude(opening, &outcome);
+        self.answer(decided);
+    }
+
+    fn outcome(&self, opening: &Opening) -> Option<Outcome> {
+        // When the container is gone, whoever still waits is being killed.
+        let ending = opening.session().ending.load(Ordering::Acquire);
+        let deadline = opening.read_at + self.timeout;
+        (!ending).then(|| self.judge(Input::File(opening.event.file.as_fd()), deadline))
     }
 
     /// Answers an opener that waited too long.
     pub(crate) fn overdue(&self, opening: &Opening) {
-        self.conclude(opening, &Outcome::Unjudged(UnjudgedReason::Timeout));
+        let late = Outcome::Unjudged(UnjudgedReason::Timeout);
+        self.answer(self.decide(opening, Some(late)).into_iter().collect());
     }
 
     /// Finds a verdict on content.
@@ -105,20 +148,24 @@ impl Judge {
             size: self.max_size,
             deadline,
         };
-        match self.verdict(input, limits) {
-            Ok(judged) => judged,
-            Err(Failure::TooLarge) => Outcome::Unjudged(UnjudgedReason::TooLarge),
-            Err(Failure::Timeout) => Outcome::Unjudged(UnjudgedReason::Timeout),
-            Err(Failure::Read(error)) => {
-                tracing::warn!(%error, "a file could not be read");
-                Outcome::Unjudged(UnjudgedReason::ReadError)
+        for _ in 0..TRIES {
+            match self.verdict(input, limits) {
+                Ok(judged) => return judged,
+                Err(Failure::Changed) => {}
+                Err(failure) => return Outcome::Unjudged(unjudged(failure)),
             }
         }
+        Outcome::Unjudged(UnjudgedReason::Changing)
     }
 
     fn verdict(&self, input: Input<'_>, limits: Limits) -> Result<Outcome, Failure> {
         let digest = engine::digest(input, limits)?;
-        let set = self.signatures.current().version();
+        let set = self.set();
+        // Before the cache, and never in it: a change of the list counts at once.
+        if self.allow.allows(&digest) {
+            let verdict = Verdict::Clean;
+            return Ok(Outcome::Judged { digest, verdict, set });
+        }
         if let Some(verdict) = self.remembered(&digest, &set) {
             return Ok(Outcome::Judged { digest, verdict, set });
         }
@@ -133,6 +180,12 @@ impl Judge {
         Ok(Outcome::Judged { digest, verdict, set })
     }
 
+    /// The version of all that judges: hash lists and rules.
+    pub(crate) fn set(&self) -> Arc<str> {
+        let (hashes, rules) = (self.signatures.current(), self.workers.rules());
+        format!("{}-{}", hashes.version(), rules.version).into()
+    }
+
     fn remembered(&self, digest: &Sha256, set: &str) -> Option<Verdict> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.set != set {
@@ -144,32 +197,67 @@ impl Judge {
 
     /// Keeps a verdict, unless the signatures changed while it was found.
     fn remember(&self, digest: Sha256, verdict: Verdict, set: &str) {
-        let current = self.signatures.current();
+        let current = self.set();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.set == set && *current.version() == *set {
+        if cache.set == set && *current == *set {
             cache.verdicts.put(digest, verdict);
         }
     }
 
-    fn conclude(&self, opening: &Opening, outcome: &Outcome) {
-        let action = self.action(outcome, opening.access());
+    /// Claims the answer, and gathers what will be told: while the opener waits it
+    /// can be asked who it is, afterwards it may be gone. Without an outcome it is
+    /// refused and nothing is told.
+    fn decide<'a>(&self, opening: &'a Opening, outcome: Option<Outcome>) -> Option<Decision<'a>> {
+        let access = opening.access();
+        let action = outcome
+            .as_ref()
+            .map_or(Action::Deny, |outcome| self.action(outcome, access));
         if !opening.claim() {
-            return;
+            return None;
         }
-        // While the opener waits it can be asked who it is; afterwards it may be gone.
-        let draft = (action != Action::Allow).then(|| evidence::of_opening(opening, outcome, action));
-        opening.respond(if action == Action::Deny {
-            Response::Deny
-        } else {
-            Response::Allow
-        });
-        self.count(opening, outcome, action);
-        if let Some(draft) = draft {
-            if opening.session().reports.admits() {
+        let told = outcome.as_ref().filter(|_| action != Action::Allow);
+        let draft = told.map(|outcome| evidence::of_opening(opening, outcome, action));
+        Some(Decision {
+            opening,
+            outcome,
+            action,
+            draft,
+        })
+    }
+
+    /// Answers all, and only then does what takes longer.
+    fn answer(&self, decided: Vec<Decision<'_>>) {
+        for Decision { opening, action, .. } in &decided {
+            let denied = *action == Action::Deny;
+            opening.respond(if denied { Response::Deny } else { Response::Allow });
+        }
+        for decision in decided {
+            self.follow_up(decision);
+        }
+    }
+
+    fn follow_up(&self, decision: Decision<'_>) {
+        let Decision {
+            opening,
+            outcome: Some(outcome),
+            action,
+            draft,
+        } = decision
+        else {
+            return;
+        };
+        let session = opening.session();
+        self.count(opening, &outcome, action);
+        match draft {
+            Some(draft) if session.reports.admits() => {
                 self.incidents.report(evidence::with_layer(draft, opening));
-            } else {
-                self.counters.incidents_suppressed.one();
             }
+            Some(_) => self.counters.incidents_suppressed.one(),
+            None => {}
+        }
+        if action == Action::Deny {
+            self.quarantine
+                .consider(session, opening.event.file.as_fd(), &outcome);
         }
     }
 
@@ -213,6 +301,26 @@ impl Judge {
         }
         if action == Action::Alert {
             self.counters.alerts.one();
+        }
+    }
+}
+
+fn is_large(opening: &Opening) -> bool {
+    rustix::fs::fstat(&opening.event.file).is_ok_and(|stat| stat.st_size >= LARGE)
+}
+
+fn unjudged(failure: Failure) -> UnjudgedReason {
+    match failure {
+        Failure::TooLarge => UnjudgedReason::TooLarge,
+        Failure::Timeout => UnjudgedReason::Timeout,
+        Failure::Changed => UnjudgedReason::Changing,
+        Failure::Read(error) => {
+            tracing::warn!(%error, "a file could not be read");
+            UnjudgedReason::ReadError
+        }
+        Failure::Engine(error) => {
+            tracing::error!(error, "an engine failed");
+            UnjudgedReason::EngineFailed
         }
     }
 }

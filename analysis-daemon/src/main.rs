@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allow;
 mod budget;
 mod catch_up;
 mod containerd;
@@ -19,13 +20,16 @@ mod lock;
 mod node_id;
 mod offer;
 mod pool;
+mod quarantine;
 mod queue;
 mod rate;
 mod reader;
 mod registry;
+mod scan;
 mod session;
 mod signatures;
 mod watchdog;
+mod workers;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

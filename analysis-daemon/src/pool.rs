@@ -10,6 +10,12 @@ use crate::judge::Judge;
 use crate::queue::FairQueue;
 use crate::session::{Opening, Session};
 
+/// How many threads judge, when the configuration says `configured`.
+pub(crate) fn threads(configured: usize) -> usize {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    if configured == 0 { cpus.max(2) } else { configured }
+}
+
 /// Takes openers from the readers.
 pub(crate) struct Pool {
     /// A container is its session's address: unique while any of its openers is here.
@@ -26,13 +32,11 @@ struct Deadlines {
 }
 
 impl Pool {
-    /// Starts the threads; `threads` of 0 means one for each CPU.
+    /// Starts `count` threads that judge.
     ///
     /// # Errors
     /// When the kernel gives no thread.
-    pub(crate) fn start(threads: usize, judge: Arc<Judge>) -> io::Result<Arc<Self>> {
-        let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let count = if threads == 0 { cpus.max(2) } else { threads };
+    pub(crate) fn start(count: usize, judge: Arc<Judge>) -> io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             queue: FairQueue::new(),
             deadlines: Deadlines::default(),
@@ -60,10 +64,7 @@ impl Pool {
 
     fn work(&self) {
         loop {
-            let opening = self.queue.pop();
-            if !opening.is_answered() {
-                self.judge.settle(&opening);
-            }
+            self.judge.settle(&self.queue.pop());
         }
     }
 

@@ -7,6 +7,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+/// What one thread takes of a key's items is at most this part of them: the other
+/// threads shall have some.
+const SHARE: usize = 4;
+
+/// And at most this many.
+const MAX_TOGETHER: usize = 16;
+
 /// Takes from each key in turn, in order within a key. How much can be in it is
 /// bounded by who puts things in.
 #[derive(Debug)]
@@ -45,12 +52,12 @@ impl<K: Copy + Eq + Hash, T> FairQueue<K, T> {
         self.filled.notify_one();
     }
 
-    /// Waits for an item.
-    pub(crate) fn pop(&self) -> T {
+    /// Waits for items of one key: one, or in a flood some of those that wait.
+    pub(crate) fn pop(&self) -> Vec<T> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(item) = lanes.next() {
-                return item;
+            if let Some(items) = lanes.next() {
+                return items;
             }
             lanes = self.filled.wait(lanes).unwrap_or_else(PoisonError::into_inner);
         }
@@ -58,16 +65,17 @@ impl<K: Copy + Eq + Hash, T> FairQueue<K, T> {
 }
 
 impl<K: Copy + Eq + Hash, T> Lanes<K, T> {
-    fn next(&mut self) -> Option<T> {
+    fn next(&mut self) -> Option<Vec<T>> {
         let key = self.turn.pop_front()?;
         let lane = self.items.get_mut(&key)?;
-        let item = lane.pop_front();
+        let count = (lane.len() / SHARE).clamp(1, MAX_TOGETHER);
+        let items = lane.drain(..count.min(lane.len())).collect();
         if lane.is_empty() {
             self.items.remove(&key);
         } else {
             self.turn.push_back(key);
         }
-        item
+        Some(items)
     }
 }
 
@@ -81,7 +89,17 @@ mod tests {
         (0..1000).for_each(|n| queue.push('a', n));
         queue.push('b', -1);
         queue.push('b', -2);
-        let first: Vec<_> = (0..5).map(|_| queue.pop()).collect();
-        assert_eq!(first, [0, -1, 1, -2, 2]);
+        assert_eq!(queue.pop(), (0..16).collect::<Vec<_>>());
+        assert_eq!(queue.pop(), [-1]);
+        assert_eq!(queue.pop(), (16..32).collect::<Vec<_>>());
+        assert_eq!(queue.pop(), [-2]);
+    }
+
+    #[test]
+    fn a_few_are_shared_among_the_threads() {
+        let queue = FairQueue::new();
+        (0..5).for_each(|n| queue.push((), n));
+        let taken: Vec<_> = (0..5).map(|_| queue.pop()).collect();
+        assert_eq!(taken, [[0], [1], [2], [3], [4]]);
     }
 }

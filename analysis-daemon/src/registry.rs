@@ -55,6 +55,16 @@ impl Registry {
             .remove(&ticket.token());
     }
 
+    /// The container with this namespace and id.
+    pub(crate) fn find(&self, namespace: &str, id: &str) -> Option<Arc<Session>> {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |session: &&Arc<Session>| {
+            session.container.namespace == namespace && session.container.id.as_str() == id
+        };
+        // Of two with one id, the older one is ending.
+        sessions.values().rev().find(is_it).cloned()
+    }
+
     /// The containers, in the order in which they came.
     pub(crate) fn snapshot(&self) -> Vec<ContainerStatus> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);

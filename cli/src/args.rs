@@ -1,10 +1,12 @@
 //! What can be asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lazaret_types::Sha256;
+use ulid::Ulid;
 
 /// Shows what lazaretd guards and reports, and tells it what is bad
 #[derive(Debug, Parser)]
@@ -34,6 +36,23 @@ pub(crate) enum Command {
     /// The lists of contents that are known bad
     #[command(subcommand)]
     Signatures(SignaturesCommand),
+    /// The YARA rules
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// Judges files before anybody opens them
+    Scan(Scan),
+    /// The scans under way and done, oldest first
+    Scans {
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Files that were moved out of their containers
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Contents that are clean by your decision, whatever engines say
+    #[command(subcommand)]
+    Allow(AllowCommand),
     /// Prints the code that completes commands in a shell
     Completions {
         /// For which one
@@ -41,6 +60,53 @@ pub(crate) enum Command {
     },
     /// The versions of this command and of the daemon
     Version,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 clean, 1 failed or cancelled, 2 wrong usage, 3 found something bad, \
+                        4 found nothing but could not judge everything"
+)]
+pub(crate) struct Scan {
+    #[command(flatten)]
+    pub(crate) target: ScanTarget,
+    /// containerd's namespace of the container or image [default: where it is]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "all", "join"])]
+    pub(crate) namespace: Option<String>,
+    /// The socket of the containerd that has the image [default: scan.containerd]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["path", "container", "all", "join"])]
+    pub(crate) containerd: Option<String>,
+    /// Who unpacked the image [default: overlayfs]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["path", "container", "all", "join"])]
+    pub(crate) snapshotter: Option<String>,
+    /// Scans an image again that the same signatures have judged already
+    #[arg(long, conflicts_with_all = ["path", "container", "all", "join"])]
+    pub(crate) force: bool,
+    /// Leaves the scan to lazaretd: `lazaret scans` tells what became of it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// One JSON object a line, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ScanTarget {
+    /// A folder or a file of this machine, without other mounts in it
+    pub(crate) path: Option<PathBuf>,
+    /// The file systems that are a guarded container's own
+    #[arg(long, value_name = "ID")]
+    pub(crate) container: Option<String>,
+    /// An image that containerd has unpacked
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
+    /// All guarded containers
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// A scan that was begun already, by its id
+    #[arg(long, value_name = "ID")]
+    pub(crate) join: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +137,109 @@ pub(crate) enum SignaturesCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Says what is wrong with rule files: file, line and column
+    Check {
+        /// Folders of rules [default: those of the configuration]
+        folders: Vec<PathBuf>,
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints all rules of the configuration
+    List {
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Makes lazaretd read its rules again
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// Prints all items, oldest first
+    List {
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints all that is known of one item
+    Show {
+        /// The item
+        id: Ulid,
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Writes an item's content to a new file, masked so that nothing runs or finds it
+    Export {
+        /// The item
+        id: Ulid,
+        /// The file, which must not exist
+        file: PathBuf,
+        /// The content itself: malware, as it was
+        #[arg(long)]
+        plain: bool,
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Puts a file back into its container, and allows its content from then on
+    Restore {
+        /// The item
+        id: Ulid,
+        /// Replaces what is at its path now
+        #[arg(long)]
+        force: bool,
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Destroys items
+    Rm {
+        /// The items
+        #[arg(required = true)]
+        ids: Vec<Ulid>,
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AllowCommand {
+    /// Allows a content; it is clean when this command has ended
+    Add {
+        #[command(flatten)]
+        content: Content,
+        /// Why, for whoever reads the list
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// For how long, e.g. 12h or 30d [default: for ever]
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lifetime: Option<Duration>,
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints all
+    List {
+        /// One JSON object a line, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lets engines decide again
+    Rm {
+        #[command(flatten)]
+        content: Content,
+        /// One JSON object, for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct NewSignature {
     #[command(flatten)]
@@ -86,9 +255,9 @@ pub(crate) struct NewSignature {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Content {
-    /// The SHA-256 of the bad content: 64 hexadecimal digits
+    /// The SHA-256 of the content: 64 hexadecimal digits
     pub(crate) sha256: Option<Sha256>,
-    /// A file with the bad content
+    /// A file with the content
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
 }

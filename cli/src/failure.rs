@@ -25,8 +25,28 @@ pub(crate) enum Failure {
     Refused(#[source] Box<Status>),
     #[error("cannot read {}: {source}", .path.display())]
     File { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", .path.display())]
+    Export { path: PathBuf, source: io::Error },
+    #[error("the content that lazaretd sent is not that of item {0}; the file was removed")]
+    OtherContent(String),
+    #[error("there is no item {0} in the quarantine")]
+    NoItem(String),
+    #[error("{0} is not on the allow-list")]
+    NotAllowListed(String),
     #[error("lazaretd sent an incident that cannot be read: {0}")]
     Incident(serde_json::Error),
+    #[error("{errors} errors in the rules")]
+    Rules { errors: usize },
+    #[error("the scan worker does not work: {0}")]
+    Worker(String),
+    #[error("no scan: {0}")]
+    Scan(String),
+    /// A scan found something.
+    #[error("something bad was found")]
+    Found,
+    /// A scan found nothing, but could not judge everything.
+    #[error("not everything was judged")]
+    Incomplete,
     #[error("cannot write the output: {0}")]
     Output(io::Error),
     /// The output is a pipe, and its reader has gone: `| head`.

@@ -4,11 +4,15 @@
 
 #![forbid(unsafe_code)]
 
+mod allow;
 mod args;
 mod client;
 mod events;
 mod failure;
 mod print;
+mod quarantine;
+mod rules;
+mod scan;
 mod signatures;
 mod status;
 mod text;
@@ -19,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use lazaret_config::Config;
 
-use crate::args::{Args, Command, SignaturesCommand};
+use crate::args::{Args, Command, RulesCommand, SignaturesCommand};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::print::Printer;
@@ -30,6 +34,9 @@ fn main() -> ExitCode {
     match run(&args) {
         // Whoever read our output has what they wanted.
         Ok(()) | Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        // What was found was shown.
+        Err(Failure::Found) => ExitCode::from(3),
+        Err(Failure::Incomplete) => ExitCode::from(4),
         Err(failure) => {
             print::complain(&failure);
             ExitCode::FAILURE
@@ -44,7 +51,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         clap_complete::generate(shell, &mut Args::command(), env!("CARGO_BIN_NAME"), &mut script);
         return printer.raw(&script);
     }
-    let socket = Config::load(args.config.as_deref())?.node.control_socket();
+    let config = Config::load(args.config.as_deref())?;
+    let socket = config.node.control_socket();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -60,6 +68,15 @@ fn run(args: &Args) -> Result<(), Failure> {
             Command::Signatures(SignaturesCommand::List { json }) => {
                 signatures::list(&client, *json, &mut printer).await
             }
+            Command::Scan(wanted) => scan::run(&client, wanted, &mut printer).await,
+            Command::Scans { json } => scan::list(&client, *json, &mut printer).await,
+            Command::Quarantine(command) => quarantine::run(&client, command, &mut printer).await,
+            Command::Allow(command) => allow::run(&client, command, &mut printer).await,
+            Command::Rules(RulesCommand::Check { folders, json }) => {
+                rules::check(&config, folders, *json, &mut printer)
+            }
+            Command::Rules(RulesCommand::List { json }) => rules::list(&config, *json, &mut printer),
+            Command::Rules(RulesCommand::Reload) => rules::reload(&client, &mut printer).await,
             Command::Version => version::show(&client, &mut printer).await,
             Command::Completions { .. } => Ok(()),
         }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use anstyle::{AnsiColor, Style};
 
 use crate::failure::Failure;
-use crate::text::Safe;
+use crate::text::{Safe, safe_json};
 
 /// What is less important.
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -52,6 +52,11 @@ impl Printer {
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
         writeln!(self.styled, "{text}")?;
         Ok(())
+    }
+
+    /// One JSON object in a line, for programs.
+    pub(crate) fn json(&mut self, value: &serde_json::Value) -> Result<(), Failure> {
+        self.raw((safe_json(&value.to_string()) + "\n").as_bytes())
     }
 
     /// What programs read.

@@ -76,7 +76,7 @@ fn to_json(signature: &Signature) -> String {
     safe_json(&json.to_string()) + "\n"
 }
 
-fn severity_name(severity: Severity) -> &'static str {
+pub(crate) fn severity_name(severity: Severity) -> &'static str {
     match severity {
         Severity::Unspecified => "unknown",
         Severity::Notice => "notice",
@@ -87,7 +87,7 @@ fn severity_name(severity: Severity) -> &'static str {
 }
 
 /// The digest, and the name of the file that it was made from.
-fn identify(content: &Content) -> Result<(String, Option<String>), Failure> {
+pub(crate) fn identify(content: &Content) -> Result<(String, Option<String>), Failure> {
     let Some(path) = &content.file else {
         return Ok((
             content

@@ -55,6 +55,10 @@ fn node(status: &GetStatusResponse, printer: &mut Printer) -> Result<(), Failure
         counter("denied"),
         counter("unjudged")
     ))?;
+    if let Some(usage) = status.quarantine.filter(|usage| usage.items > 0) {
+        let items = count(usage.items, "file");
+        printer.line(format_args!("  {items} in quarantine, {} bytes", usage.used))?;
+    }
     incidents(status, counter("incidents_suppressed"), printer)
 }
 

@@ -14,7 +14,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixListener;
 
 use lazaret_api::control::v1::get_status_response::{Incidents, Signatures};
-use lazaret_api::control::v1::{Container, Event, Gap, GetStatusResponse, Superblock};
+use lazaret_api::control::v1::{
+    Container, Event, Gap, GetStatusResponse, QuarantineItem, QuarantineState, Superblock,
+};
+use lazaret_api::control::v1::{
+    Scan, ScanBegun, ScanEvent, ScanFinding, ScanProgress, ScanState, scan_event,
+};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -81,6 +86,7 @@ fn status() -> GetStatusResponse {
             init_pid: 4711,
             ..Container::default()
         }],
+        ..GetStatusResponse::default()
     }
 }
 
@@ -392,6 +398,91 @@ fn versions_are_told_with_and_without_a_daemon() {
     );
 }
 
+fn scan_event(event: scan_event::Event) -> ScanEvent {
+    ScanEvent {
+        scan_id: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
+        event: Some(event),
+    }
+}
+
+fn scanned(scan: Scan, finding: Option<ScanFinding>) -> Vec<ScanEvent> {
+    let target = "/srv\u{1b}[2J".to_owned();
+    let begun = scan_event::Event::Begun(ScanBegun {
+        target: target.clone(),
+    });
+    let ended = scan_event::Event::Ended(Scan { target, ..scan });
+    let progress = scan_event::Event::Progress(ScanProgress::default());
+    let finding = finding.map(scan_event::Event::Finding);
+    [Some(begun), Some(progress), finding, Some(ended)]
+        .into_iter()
+        .flatten()
+        .map(scan_event)
+        .collect()
+}
+
+#[test]
+fn a_scan_ends_in_what_it_came_to() {
+    let done = Scan {
+        state: ScanState::Done.into(),
+        ..Scan::default()
+    };
+    let bad = Scan {
+        findings: 1,
+        ..done.clone()
+    };
+    let finding = ScanFinding {
+        path: b"/srv/\x1b]0;x\x07\xff".to_vec(),
+        rule: "Evil\u{202e}".into(),
+        severity: 4,
+        sha256: DIGEST.into(),
+        size: 1,
+    };
+    let unjudged = Scan {
+        unjudged: 1,
+        problems: vec!["/srv/large: larger than scan.max_file_size".into()],
+        ..done.clone()
+    };
+    let failed = Scan {
+        state: ScanState::Failed.into(),
+        error: "gone".into(),
+        ..done.clone()
+    };
+    for (scan, finding, code) in [
+        (done, None, 0),
+        (bad, Some(finding), 3),
+        (unjudged, None, 4),
+        (failed, None, 1),
+    ] {
+        let bench = Bench::new(Script {
+            scan: scanned(scan, finding),
+            ..Script::default()
+        });
+        let told = bench.run(&["scan", "/srv"]);
+        assert_eq!(told.code, code, "{told:?}");
+        let shown = told.out.clone() + &told.err;
+        assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{shown}");
+        let json = bench.run(&["scan", "/srv", "--json"]);
+        assert_eq!(json.code, code);
+        assert!(!json.out.contains('\u{202e}'), "{}", json.out);
+        for line in json.out.lines() {
+            serde_json::from_str::<Value>(line).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_scan_needs_exactly_one_target() {
+    let bench = Bench::without_daemon();
+    for wrong in [
+        &["scan"][..],
+        &["scan", "/srv", "--all"],
+        &["scan", "/srv", "--force"],
+        &["scan", "--all", "--namespace", "x"],
+    ] {
+        assert_eq!(bench.run(wrong).code, 2, "{wrong:?}");
+    }
+}
+
 #[test]
 fn completions_are_made_for_each_shell() {
     let bench = Bench::without_daemon();
@@ -399,4 +490,88 @@ fn completions_are_made_for_each_shell() {
         let told = bench.run(&["completions", shell]);
         assert!(told.code == 0 && told.out.contains("signatures"), "{shell}");
     }
+}
+
+const ITEM: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+fn quarantined(content: &[u8]) -> Script {
+    let item = QuarantineItem {
+        id: ITEM.into(),
+        state: QuarantineState::Held.into(),
+        container_id: "web".into(),
+        container_namespace: "default".into(),
+        path: b"/tmp/\x1b[2J\xff".to_vec(),
+        sha256: DIGEST.into(),
+        rule: "EICAR\u{202e}".into(),
+        severity: 4,
+        mode: 0o4755,
+        ..QuarantineItem::default()
+    };
+    Script {
+        items: vec![item],
+        content: content.to_vec(),
+        ..Script::default()
+    }
+}
+
+#[test]
+fn quarantined_files_are_shown_without_obeying_their_names() {
+    let bench = Bench::new(quarantined(b""));
+    for args in [["quarantine", "list"].as_slice(), &["quarantine", "show", ITEM]] {
+        let told = bench.run(args);
+        assert_eq!(told.code, 0, "{told:?}");
+        assert!(told.out.contains("/tmp/\\u{1b}[2J\\xff"), "{told:?}");
+        assert!(told.out.contains("may still be in its container"), "{told:?}");
+        assert!(!told.out.contains(['\u{1b}', '\u{202e}']), "{told:?}");
+        let told = bench.run(&[args, &["--json"]].concat());
+        let json: Value = serde_json::from_str(&told.out).unwrap();
+        assert_eq!(json["path_hex"], "2f746d702f1b5b324aff");
+        assert_eq!((&json["mode"], &json["state"]), (&json!("4755"), &json!("held")));
+    }
+    let other = ITEM.replace('V', "W");
+    let told = bench.run(&["quarantine", "show", &other]);
+    assert_eq!(
+        (told.code, told.err.as_str()),
+        (
+            1,
+            &*format!("error: there is no item {other} in the quarantine\n")
+        )
+    );
+}
+
+#[test]
+fn an_export_is_whole_and_overwrites_nothing() {
+    // DIGEST is that of no bytes at all.
+    for (content, code) in [(&b""[..], 0), (b"other", 1)] {
+        let bench = Bench::new(quarantined(content));
+        let path = bench.folder.path().join("out");
+        let args = ["quarantine", "export", ITEM, path.to_str().unwrap(), "--plain"];
+        let told = bench.run(&args);
+        assert_eq!((told.code, path.exists()), (code, code == 0), "{told:?}");
+    }
+    let bench = Bench::new(quarantined(b"masked"));
+    let path = bench.folder.path().join("out");
+    let args = ["quarantine", "export", ITEM, path.to_str().unwrap()];
+    assert_eq!(bench.run(&args).code, 0);
+    assert_eq!(std::fs::read(&path).unwrap(), b"masked");
+    let again = bench.run(&args);
+    assert_eq!(again.code, 1);
+    assert!(again.err.contains("File exists"), "{again:?}");
+}
+
+#[test]
+fn what_is_allowed_is_asked_for_exactly() {
+    let bench = Bench::new(Script::default());
+    let told = bench.run(&["allow", "add", DIGEST, "--reason", "ours", "--for", "12h"]);
+    assert_eq!((told.code, told.out), (0, format!("{DIGEST} allowed\n")));
+    let request =
+        format!("AddAllowedRequest {{ sha256: {DIGEST:?}, reason: \"ours\", lifetime_seconds: 43200 }}");
+    assert_eq!(bench.asked(), [request]);
+    let told = bench.run(&["allow", "rm", DIGEST]);
+    assert_eq!(
+        (told.code, told.err),
+        (1, format!("error: {DIGEST} is not on the allow-list\n"))
+    );
+    assert_eq!(bench.run(&["allow", "add", DIGEST, "--for", "soon"]).code, 2);
+    assert_eq!(bench.run(&["quarantine", "rm", "not-an-item"]).code, 2);
 }

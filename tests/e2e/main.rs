@@ -8,6 +8,8 @@ mod daemon_loss;
 mod lifecycle;
 mod like_stock;
 mod malware;
+mod quarantine;
+mod scan;
 mod shim_by_hand;
 mod starts;
 mod world;
@@ -65,6 +67,8 @@ fn cases() -> impl Iterator<Item = Case> {
     let topics = [
         like_stock::CASES,
         malware::CASES,
+        quarantine::CASES,
+        scan::CASES,
         lifecycle::CASES,
         bad_input::CASES,
         daemon_loss::CASES,

@@ -13,7 +13,12 @@ use crate::ui;
 /// Names a folder with everything built already: nothing is built then.
 pub const BIN_DIR: &str = "LAZARET_BIN_DIR";
 
-const SHIPPED: &[&str] = &["containerd-shim-lazaret-v1", "lazaretd", "lazaret"];
+const SHIPPED: &[&str] = &[
+    "containerd-shim-lazaret-v1",
+    "lazaretd",
+    "lazaret-scan-worker",
+    "lazaret",
+];
 const INSIDE: &str = "lazaret-inside";
 
 /// A folder with all that is built for a run, and nothing else: it goes first in a `PATH`.
@@ -105,8 +110,9 @@ pub fn target_dir() -> Result<PathBuf> {
 }
 
 fn build_shipped(target: &Path) -> Result<Vec<PathBuf>> {
-    cargo("the shim, the daemon and the command line", |cargo| {
+    cargo("the shim, the daemon, its worker and the command line", |cargo| {
         cargo.args(["-p", "lazaret-shim", "-p", "lazaretd", "-p", "lazaret"]);
+        cargo.args(["-p", "lazaret-scan-worker"]);
     })?;
     Ok(SHIPPED
         .iter()

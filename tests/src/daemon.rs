@@ -40,6 +40,11 @@ fn configuration(places: &Places, extra: &toml::Table) -> Result<String> {
     );
     let mut table = extra.clone();
     table.insert("node".into(), node.into());
+    let scan = table.entry("scan").or_insert_with(|| toml::Table::new().into());
+    let scan = scan.as_table_mut().context("[scan] is a table")?;
+    // The set that ships, from where it lies in the repository.
+    let signatures = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/signatures");
+    scan.entry("rules").or_insert_with(|| vec![signatures].into());
     Ok(toml::to_string(&table)?)
 }
 

@@ -9,6 +9,7 @@ use lazaret_types::{Gap, Role, Severity, Superblock};
 
 use super::State;
 use crate::counters::Counters;
+use crate::quarantine::Usage;
 use crate::registry::{ContainerStatus, GuardState};
 use crate::signatures::{Signature, SignatureSet};
 
@@ -27,6 +28,7 @@ pub(super) fn status(state: &State) -> api::GetStatusResponse {
         }),
         counters: counters(&state.counters),
         containers: (state.containers)().into_iter().map(container).collect(),
+        quarantine: Some(quarantine(state.quarantine.usage())),
     }
 }
 
@@ -36,6 +38,13 @@ fn signatures(set: &SignatureSet) -> api::get_status_response::Signatures {
         count: set.len() as u64,
         problems: set.problems().to_vec(),
         problem_count: set.problem_count(),
+    }
+}
+
+fn quarantine(usage: Usage) -> api::QuarantineUsage {
+    api::QuarantineUsage {
+        items: usage.items as u64,
+        used: usage.used,
     }
 }
 
@@ -104,13 +113,16 @@ pub(super) fn signature(signature: Signature) -> api::Signature {
     api::Signature {
         sha256: signature.sha256.to_string(),
         name: signature.name,
-        severity: match signature.severity {
-            Severity::Notice => api::Severity::Notice,
-            Severity::Warning => api::Severity::Warning,
-            Severity::Error => api::Severity::Error,
-            Severity::Critical => api::Severity::Critical,
-        }
-        .into(),
+        severity: api_severity(signature.severity).into(),
+    }
+}
+
+pub(super) fn api_severity(severity: Severity) -> api::Severity {
+    match severity {
+        Severity::Notice => api::Severity::Notice,
+        Severity::Warning => api::Severity::Warning,
+        Severity::Error => api::Severity::Error,
+        Severity::Critical => api::Severity::Critical,
     }
 }
 
@@ -122,5 +134,21 @@ pub(super) fn severity(severity: api::Severity) -> Option<Severity> {
         api::Severity::Warning => Some(Severity::Warning),
         api::Severity::Error => Some(Severity::Error),
         api::Severity::Critical => Some(Severity::Critical),
+    }
+}
+
+/// The rules that judge now.
+pub(super) fn rules(rules: &crate::workers::Rules) -> api::ReloadRulesResponse {
+    let problems = rules.problems.iter().cloned().map(|problem| api::RuleProblem {
+        file: problem.file,
+        line: problem.line,
+        column: problem.column,
+        message: problem.message,
+        warning: problem.warning,
+    });
+    api::ReloadRulesResponse {
+        rules: rules.count,
+        version: rules.version.clone(),
+        problems: problems.collect(),
     }
 }

@@ -4,8 +4,11 @@
 //! blocks runs on a thread for that, everything is bounded, and a caller that
 //! stops reading is waited for by nobody but its own stream.
 
+mod allow;
 mod convert;
 mod events;
+mod quarantine;
+mod scan;
 mod service;
 mod socket;
 #[cfg(test)]
@@ -20,11 +23,16 @@ use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 
+use crate::allow::AllowList;
 use crate::counters::Counters;
 use crate::daemon::Daemon;
 use crate::incidents::IncidentLog;
+use crate::quarantine::Quarantine;
 use crate::registry::ContainerStatus;
+use crate::scan::Scans;
+use crate::session::Session;
 use crate::signatures::Signatures;
+use crate::workers::{Rules, ZygoteError};
 
 /// For the answer to a call; a stream's answer is its beginning.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -60,6 +68,11 @@ pub(crate) enum ControlError {
     Serve(#[from] tonic::transport::Error),
 }
 
+/// Loads the rules anew; blocks meanwhile.
+type Reload = Arc<dyn Fn() -> Result<Arc<Rules>, ZygoteError> + Send + Sync>;
+
+type FindSession = dyn Fn(&str, &str) -> Option<Arc<Session>> + Send + Sync;
+
 /// What the API tells of and works on.
 pub(crate) struct State {
     node: String,
@@ -68,6 +81,14 @@ pub(crate) struct State {
     counters: Arc<Counters>,
     incidents: Arc<IncidentLog>,
     signatures: Arc<Signatures>,
+    reload_rules: Reload,
+    allow: Arc<AllowList>,
+    quarantine: Arc<Quarantine>,
+    scans: Arc<Scans>,
+    /// Where images are, unless a request says otherwise.
+    containerd: PathBuf,
+    /// The guarded container with this namespace and id.
+    session: Box<FindSession>,
     streams: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
@@ -75,6 +96,8 @@ pub(crate) struct State {
 impl State {
     fn of(daemon: &Arc<Daemon>, stopped: watch::Receiver<bool>) -> Self {
         let registry = Arc::clone(daemon);
+        let sessions = Arc::clone(daemon);
+        let workers = Arc::clone(&daemon.workers);
         Self {
             node: daemon.node.clone(),
             started_at: daemon.started_at,
@@ -82,6 +105,12 @@ impl State {
             counters: Arc::clone(&daemon.counters),
             incidents: Arc::clone(&daemon.incidents),
             signatures: Arc::clone(&daemon.signatures),
+            reload_rules: Arc::new(move || workers.reload()),
+            allow: Arc::clone(&daemon.allow),
+            quarantine: Arc::clone(&daemon.quarantine),
+            scans: Arc::clone(&daemon.scans),
+            containerd: daemon.containerd.clone(),
+            session: Box::new(move |namespace, id| sessions.registry.find(namespace, id)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stopped,
         }

@@ -5,17 +5,23 @@
 )]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use lazaret_api::control::v1 as api;
 use lazaret_api::control::v1::control_client::ControlClient;
-use lazaret_types::{Action, CgroupId, Container, ContainerId, Gap, Layers, Role, Severity, Superblock};
+use lazaret_types::{
+    Action, CgroupId, Container, ContainerId, Engine, Finding, Gap, Layers, Role, Severity, Sha256,
+    Superblock,
+};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::incidents::Draft;
+use crate::judge::{Outcome, Verdict};
 use crate::registry::GuardState;
+use crate::scan::Means;
 
 /// A served API with one guarded container.
 struct Bench {
@@ -41,6 +47,13 @@ impl Bench {
             )
             .unwrap(),
         );
+        let allow = Arc::new(AllowList::open(folder.path().join("allow")).unwrap());
+        let quarantine = Quarantine::start(
+            &folder.path().join("quarantine"),
+            &lazaret_config::Quarantine::default(),
+            Arc::clone(&allow),
+            Arc::clone(&incidents),
+        );
         let (stop, stopped) = watch::channel(false);
         let state = State {
             node: "node".into(),
@@ -49,6 +62,12 @@ impl Bench {
             counters: Arc::new(Counters::default()),
             incidents: Arc::clone(&incidents),
             signatures,
+            reload_rules: Arc::new(|| Ok(Arc::default())),
+            scans: scans(folder.path(), &incidents, &allow),
+            allow,
+            quarantine: quarantine.unwrap(),
+            containerd: "/nonexistent/containerd.sock".into(),
+            session: Box::new(|_, _| None),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stopped,
         };
@@ -95,6 +114,36 @@ impl Bench {
     }
 }
 
+/// Scans that find every file of one byte bad.
+fn scans(state: &Path, incidents: &Arc<IncidentLog>, allow: &Arc<AllowList>) -> Arc<Scans> {
+    let judge = |file: std::os::fd::BorrowedFd<'_>, _: std::time::Instant| {
+        let size = rustix::fs::fstat(file).unwrap().st_size;
+        let finding = Finding {
+            severity: Severity::Critical,
+            rule: "One".into(),
+            engine: Engine::HashList,
+        };
+        Outcome::Judged {
+            digest: Sha256::new([0; 32]),
+            verdict: if size == 1 {
+                Verdict::Bad(finding)
+            } else {
+                Verdict::Clean
+            },
+            set: "set".into(),
+        }
+    };
+    let means = Means {
+        judge: Box::new(judge),
+        set: Box::new(|| "set".into()),
+        allow: Arc::clone(allow),
+        incidents: Arc::clone(incidents),
+        counters: Arc::default(),
+        registry: Arc::default(),
+    };
+    Scans::open(state.join("scans"), &lazaret_config::Scan::default(), means).unwrap()
+}
+
 fn draft(rule: &str) -> Draft {
     Draft::new(rule, Severity::Critical, Action::Deny, "Something bad was denied")
 }
@@ -138,7 +187,7 @@ fn guarded() -> ContainerStatus {
 }
 
 fn digest(n: u8) -> String {
-    lazaret_types::Sha256::new([n; 32]).to_string()
+    Sha256::new([n; 32]).to_string()
 }
 
 async fn seqs(mut events: tonic::Streaming<api::Event>) -> Vec<u64> {
@@ -337,4 +386,153 @@ async fn a_stop_ends_streams_and_then_the_server() {
         .unwrap()
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_scan_begins_finds_and_ends_and_can_be_joined_afterwards() {
+    use api::scan_event::Event;
+    let mut bench = Bench::new().await;
+    let tree = bench.folder.path().join("tree");
+    std::fs::create_dir(&tree).unwrap();
+    std::fs::write(tree.join("bad"), "1").unwrap();
+    std::fs::write(tree.join("good"), "").unwrap();
+    let path = tree.to_str().unwrap().as_bytes().to_vec();
+    let mut target = api::scan_request::Target::Path(path);
+    for _ in 0..2 {
+        let request = api::ScanRequest {
+            target: Some(target),
+            ..Default::default()
+        };
+        let mut events = bench.client.scan(request).await.unwrap().into_inner();
+        let (mut begun, mut found, mut end) = (0, Vec::new(), None);
+        let mut id = String::new();
+        while let Some(event) = events.message().await.unwrap() {
+            id = event.scan_id;
+            match event.event.unwrap() {
+                Event::Begun(_) => begun += 1,
+                Event::Finding(finding) => found.push(finding.rule),
+                Event::Progress(_) => {}
+                Event::Ended(ended) => end = Some(ended),
+            }
+        }
+        let end = end.unwrap();
+        assert_eq!(
+            (begun, found, end.state()),
+            (1, vec!["One".to_owned()], api::ScanState::Done)
+        );
+        assert_eq!((end.files, end.findings, end.unjudged), (2, 1, 0));
+        target = api::scan_request::Target::ScanId(id);
+    }
+    let listed = bench.client.list_scans(api::ListScansRequest {}).await.unwrap();
+    assert_eq!(listed.into_inner().scans.len(), 1);
+}
+
+#[tokio::test]
+async fn scans_of_nothing_are_refused() {
+    use api::scan_request::{ContainerTarget, ImageTarget, Target};
+    let mut bench = Bench::new().await;
+    let container = ContainerTarget {
+        id: "absent".into(),
+        namespace: String::new(),
+    };
+    for (target, code) in [
+        (None, Code::InvalidArgument),
+        (Some(Target::Path(b"srv".to_vec())), Code::InvalidArgument),
+        (Some(Target::All(false)), Code::InvalidArgument),
+        (Some(Target::Image(ImageTarget::default())), Code::InvalidArgument),
+        (Some(Target::Container(container)), Code::NotFound),
+        (Some(Target::ScanId("absent".into())), Code::NotFound),
+    ] {
+        let request = api::ScanRequest {
+            target,
+            ..Default::default()
+        };
+        assert_eq!(bench.client.scan(request).await.unwrap_err().code(), code);
+    }
+}
+
+#[tokio::test]
+async fn an_allowed_content_is_listed_with_who_and_revoked() {
+    let mut bench = Bench::new().await;
+    let request = api::AddAllowedRequest {
+        sha256: "ab".repeat(32),
+        reason: "ours".into(),
+        lifetime_seconds: 60,
+    };
+    let added = bench.client.add_allowed(request.clone()).await.unwrap();
+    assert!(!added.into_inner().known);
+    assert!(
+        bench
+            .client
+            .add_allowed(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .known
+    );
+    let listed = bench.client.list_allowed(api::ListAllowedRequest {}).await;
+    let entry = listed.unwrap().into_inner().message().await.unwrap().unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!((entry.reason, entry.by), ("ours".into(), format!("uid {uid}")));
+    assert!(entry.expires > entry.time, "{}", entry.expires);
+    let request = api::RemoveAllowedRequest {
+        sha256: "AB".repeat(32),
+    };
+    assert!(
+        bench
+            .client
+            .remove_allowed(request.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .known
+    );
+    assert!(
+        !bench
+            .client
+            .remove_allowed(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .known
+    );
+}
+
+#[tokio::test]
+async fn an_item_that_is_not_there_is_told() {
+    let mut bench = Bench::new().await;
+    let listed = bench.client.list_quarantine(api::ListQuarantineRequest {}).await;
+    assert!(listed.unwrap().into_inner().message().await.unwrap().is_none());
+    for (id, code) in [
+        ("01ARZ3NDEKTSV4RRFFQ69G5FAV", Code::NotFound),
+        ("../x", Code::InvalidArgument),
+    ] {
+        let id = id.to_owned();
+        let request = api::RemoveQuarantinedRequest { id: id.clone() };
+        assert_eq!(
+            bench.client.remove_quarantined(request).await.unwrap_err().code(),
+            code
+        );
+        let request = api::RestoreQuarantinedRequest { id, force: true };
+        assert_eq!(
+            bench
+                .client
+                .restore_quarantined(request)
+                .await
+                .unwrap_err()
+                .code(),
+            code
+        );
+    }
+    let request = api::ExportQuarantinedRequest {
+        id: "01ARZ3NDEKTSV4RRFFQ69G5FAV".into(),
+        plain: true,
+    };
+    let mut stream = bench
+        .client
+        .export_quarantined(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(stream.message().await.unwrap_err().code(), Code::NotFound);
 }

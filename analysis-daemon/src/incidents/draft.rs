@@ -34,6 +34,8 @@ pub(crate) struct Draft {
     pub(crate) container: Option<Arc<Container>>,
     pub(crate) process: Option<ProcessFields>,
     pub(crate) file: Option<FileFields>,
+    /// The item of the quarantine that the file is now.
+    pub(crate) item: Option<Ulid>,
     pub(crate) gap: Option<Gap>,
 }
 
@@ -57,6 +59,7 @@ impl Draft {
             container: None,
             process: None,
             file: None,
+            item: None,
             gap: None,
         }
     }
@@ -83,6 +86,7 @@ impl Draft {
             container,
             process: self.process.clone(),
             file: self.file.clone(),
+            quarantine_item: self.item,
             gap: self.gap,
         }
     }
@@ -124,7 +128,7 @@ fn container_fields(container: &Container, known: &Known) -> ContainerFields {
 }
 
 /// UTC with microseconds, e.g. `2026-02-03T04:05:06.000007Z`.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     // Out of jiff's range means a clock beyond the year 9999.
     jiff::Timestamp::try_from(time).map_or_else(
         |_| "9999-12-30T22:00:00.000000Z".into(),

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use ulid::Ulid;
 
-pub(crate) use draft::Draft;
+pub(crate) use draft::{Draft, rfc3339};
 pub(crate) use follow::{Follower, Line};
 
 use crate::containerd::Images;

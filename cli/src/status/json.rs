@@ -26,6 +26,7 @@ pub(super) fn of(status: &GetStatusResponse) -> String {
             "lost": incidents.lost,
             "trouble": non_empty(&incidents.trouble),
         },
+        "quarantine": status.quarantine.map(|usage| json!({ "items": usage.items, "used": usage.used })),
         // In an order that does not change from call to call.
         "counters": status.counters.iter().collect::<BTreeMap<_, _>>(),
         "containers": status.containers.iter().map(container).collect::<Vec<_>>(),

@@ -7,8 +7,15 @@ use std::time::Duration;
 
 use lazaret_api::control::v1::control_server::{Control, ControlServer};
 use lazaret_api::control::v1::{
+    AddAllowedRequest, AddAllowedResponse, Allowed, ExportQuarantinedRequest, ExportedChunk,
+    ListAllowedRequest, ListQuarantineRequest, ListScansRequest, ListScansResponse, QuarantineItem,
+    RemoveAllowedRequest, RemoveAllowedResponse, RemoveQuarantinedRequest, RemoveQuarantinedResponse,
+    RestoreQuarantinedRequest, RestoreQuarantinedResponse,
+};
+use lazaret_api::control::v1::{
     AddSignatureRequest, AddSignatureResponse, Event, EventsRequest, GetStatusRequest, GetStatusResponse,
-    GetVersionRequest, GetVersionResponse, ListSignaturesRequest, Signature,
+    GetVersionRequest, GetVersionResponse, ListSignaturesRequest, ReloadRulesRequest, ReloadRulesResponse,
+    ScanEvent, ScanRequest, Signature,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -23,6 +30,10 @@ pub struct Script {
     pub status: GetStatusResponse,
     pub events: Vec<Event>,
     pub signatures: u32,
+    pub scan: Vec<ScanEvent>,
+    pub items: Vec<QuarantineItem>,
+    pub content: Vec<u8>,
+    pub allowed: Vec<Allowed>,
     pub refuse: Option<Status>,
     pub asked: Mutex<Vec<String>>,
 }
@@ -41,6 +52,12 @@ fn stream<T: Send + 'static>(items: impl Iterator<Item = T> + Send + 'static) ->
         }
     });
     Response::new(ReceiverStream::new(receiver))
+}
+
+/// What the commands about the quarantine and the allow-list meet.
+fn refused<T>(script: &Script, asked: &impl std::fmt::Debug, answer: T) -> Result<Response<T>, Status> {
+    script.asked.lock().unwrap().push(format!("{asked:?}"));
+    script.refuse.clone().map_or(Ok(Response::new(answer)), Err)
 }
 
 #[tonic::async_trait]
@@ -91,6 +108,91 @@ impl Control for Daemon {
                 known: false,
             })),
         }
+    }
+
+    type ListQuarantineStream = Stream<QuarantineItem>;
+
+    async fn list_quarantine(
+        &self,
+        _: Request<ListQuarantineRequest>,
+    ) -> Result<Response<Self::ListQuarantineStream>, Status> {
+        Ok(stream(self.0.items.clone().into_iter()))
+    }
+
+    type ExportQuarantinedStream = Stream<ExportedChunk>;
+
+    async fn export_quarantined(
+        &self,
+        request: Request<ExportQuarantinedRequest>,
+    ) -> Result<Response<Self::ExportQuarantinedStream>, Status> {
+        refused(&self.0, &request.into_inner(), ())?;
+        let chunks = self.0.content.clone().into_iter();
+        Ok(stream(chunks.map(|byte| ExportedChunk { bytes: vec![byte] })))
+    }
+
+    async fn restore_quarantined(
+        &self,
+        request: Request<RestoreQuarantinedRequest>,
+    ) -> Result<Response<RestoreQuarantinedResponse>, Status> {
+        let item = self.0.items.first().cloned();
+        refused(
+            &self.0,
+            &request.into_inner(),
+            RestoreQuarantinedResponse { item },
+        )
+    }
+
+    async fn remove_quarantined(
+        &self,
+        request: Request<RemoveQuarantinedRequest>,
+    ) -> Result<Response<RemoveQuarantinedResponse>, Status> {
+        refused(&self.0, &request.into_inner(), RemoveQuarantinedResponse {})
+    }
+
+    async fn add_allowed(
+        &self,
+        request: Request<AddAllowedRequest>,
+    ) -> Result<Response<AddAllowedResponse>, Status> {
+        refused(
+            &self.0,
+            &request.into_inner(),
+            AddAllowedResponse { known: false },
+        )
+    }
+
+    type ListAllowedStream = Stream<Allowed>;
+
+    async fn list_allowed(
+        &self,
+        _: Request<ListAllowedRequest>,
+    ) -> Result<Response<Self::ListAllowedStream>, Status> {
+        Ok(stream(self.0.allowed.clone().into_iter()))
+    }
+
+    async fn remove_allowed(
+        &self,
+        request: Request<RemoveAllowedRequest>,
+    ) -> Result<Response<RemoveAllowedResponse>, Status> {
+        let known = !self.0.allowed.is_empty();
+        refused(&self.0, &request.into_inner(), RemoveAllowedResponse { known })
+    }
+
+    async fn reload_rules(
+        &self,
+        request: Request<ReloadRulesRequest>,
+    ) -> Result<Response<ReloadRulesResponse>, Status> {
+        refused(&self.0, &request.into_inner(), ReloadRulesResponse::default())
+    }
+
+    type ScanStream = Stream<ScanEvent>;
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        refused(&self.0, &request.into_inner(), ())?;
+        Ok(stream(self.0.scan.clone().into_iter()))
+    }
+
+    async fn list_scans(&self, _: Request<ListScansRequest>) -> Result<Response<ListScansResponse>, Status> {
+        Ok(Response::new(ListScansResponse::default()))
     }
 
     type ListSignaturesStream = Stream<Signature>;

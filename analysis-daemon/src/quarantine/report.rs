@@ -1,0 +1,76 @@
+//! What incidents say of the quarantine. The denial itself was reported before.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use lazaret_types::{Action, FileFields, Severity};
+
+use super::custody::Moved;
+use super::queue::Case;
+use super::refusal::Refusal;
+use crate::evidence;
+use crate::incidents::Draft;
+
+/// The incident of a file that was moved, or was not.
+pub(super) fn draft(case: &Case, moved: Result<&Moved, &Refusal>) -> Draft {
+    let file = file(case, moved.ok());
+    let what = format!("{} of container {}", file.path, case.session.container.id);
+    let rule = &case.finding.rule;
+    let (name, severity, action, output) = match moved {
+        Ok(Moved { item, remains: None }) => {
+            let links = match item.links {
+                0 | 1 => String::new(),
+                names => format!(
+                    "; it had {} more names (hard links), which are denied as before",
+                    names - 1
+                ),
+            };
+            let output = format!(
+                "quarantine: {what} is item {} now: known bad ({rule}){links}",
+                item.id
+            );
+            (rule.clone(), case.finding.severity, Action::Quarantine, output)
+        }
+        Ok(Moved {
+            item,
+            remains: Some(why),
+        }) => {
+            let output = format!(
+                "deny: {what} is kept as item {} and was not removed: {why}",
+                item.id
+            );
+            (NOT_QUARANTINED.into(), Severity::Error, Action::Deny, output)
+        }
+        Err(why) => {
+            let output = format!("deny: {what} was not quarantined: {why}");
+            (NOT_QUARANTINED.into(), Severity::Error, Action::Deny, output)
+        }
+    };
+    Draft {
+        tags: vec!["file".into(), "malware".into(), "quarantine".into()],
+        signature_set: Some(Arc::clone(&case.set)),
+        container: Some(Arc::clone(&case.session.container)),
+        file: Some(file),
+        item: moved.ok().map(|moved| moved.item.id),
+        ..Draft::new(name, severity, action, output)
+    }
+}
+
+/// The incident's `rule` when a file stayed where it was.
+const NOT_QUARANTINED: &str = "Not quarantined";
+
+fn file(case: &Case, moved: Option<&Moved>) -> FileFields {
+    let path = match moved {
+        Some(moved) => moved.item.path().to_owned(),
+        None => evidence::path_of(case.file.as_fd()).unwrap_or_default(),
+    };
+    let (path, path_escaped) = evidence::escape(&path);
+    let size = rustix::fs::fstat(&case.file).map_or(0, |stat| stat.st_size.cast_unsigned());
+    FileFields {
+        path,
+        path_escaped,
+        host_path: None,
+        sha256: Some(case.digest),
+        size,
+    }
+}

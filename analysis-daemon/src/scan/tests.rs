@@ -1,0 +1,316 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failed test is a panic"
+)]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::sync::atomic::AtomicUsize;
+use std::thread;
+
+use lazaret_types::{Engine, Finding, Severity, UnjudgedReason};
+use tempfile::TempDir;
+
+use super::*;
+use crate::engine::{self, Input, Limits};
+use crate::judge::Verdict;
+use crate::signatures::Signatures;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Judges contents that begin with `BAD` to be that.
+struct Bench {
+    state: TempDir,
+    tree: TempDir,
+    judged: Arc<AtomicUsize>,
+    /// After this many files the judge waits until it is told to go on.
+    gate: Arc<(Mutex<usize>, Condvar)>,
+    set: Arc<Mutex<String>>,
+    incidents: Arc<IncidentLog>,
+}
+
+impl Bench {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let (state, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (path, content) in files {
+            fs::write(tree.path().join(path), content).unwrap();
+        }
+        let signatures = Arc::new(Signatures::open(state.path().join("signatures")).unwrap());
+        let config = lazaret_config::Incidents::default();
+        let folder = state.path().join("incidents");
+        let incidents = IncidentLog::open(folder, &config, ulid::Ulid::generate(), signatures).unwrap();
+        Self {
+            state,
+            tree,
+            judged: Arc::default(),
+            gate: Arc::new((Mutex::new(usize::MAX), Condvar::new())),
+            set: Arc::new(Mutex::new("one".into())),
+            incidents: Arc::new(incidents),
+        }
+    }
+
+    fn target(&self) -> Target {
+        Target::Path(self.tree.path().to_owned())
+    }
+
+    fn open_gate_after(&self, files: usize) {
+        *self.gate.0.lock().unwrap() = files;
+        self.gate.1.notify_all();
+    }
+
+    /// A daemon's scans, as a new one would open them.
+    fn scans(&self) -> Arc<Scans> {
+        let (judged, gate, set) = (
+            Arc::clone(&self.judged),
+            Arc::clone(&self.gate),
+            Arc::clone(&self.set),
+        );
+        let version = Arc::clone(&set);
+        let judge = move |file: BorrowedFd<'_>, deadline: Instant| {
+            let nth = judged.fetch_add(1, Ordering::SeqCst);
+            let closed = |open: &mut usize| nth >= *open;
+            drop(gate.1.wait_while(gate.0.lock().unwrap(), closed).unwrap());
+            judge(file, deadline, &set.lock().unwrap())
+        };
+        let means = Means {
+            judge: Box::new(judge),
+            set: Box::new(move || version.lock().unwrap().as_str().into()),
+            allow: Arc::new(AllowList::open(self.state.path().join("allow")).unwrap()),
+            incidents: Arc::clone(&self.incidents),
+            counters: Arc::default(),
+            registry: Arc::default(),
+        };
+        let config = lazaret_config::Scan {
+            rate: bytesize::ByteSize::b(0),
+            ..Default::default()
+        };
+        Scans::open(self.state.path().join("scans"), &config, means).unwrap()
+    }
+}
+
+fn judge(file: BorrowedFd<'_>, deadline: Instant, set: &str) -> Outcome {
+    let limits = Limits {
+        size: 1 << 20,
+        deadline,
+    };
+    let Ok(digest) = engine::digest(Input::File(file), limits) else {
+        return Outcome::Unjudged(UnjudgedReason::ReadError);
+    };
+    let mut begin = Vec::new();
+    let file = File::from(file.try_clone_to_owned().unwrap());
+    drop(file.take(3).read_to_end(&mut begin));
+    let finding = Finding {
+        severity: Severity::Critical,
+        rule: "Test".into(),
+        engine: Engine::HashList,
+    };
+    Outcome::Judged {
+        digest,
+        verdict: if begin == b"BAD" {
+            Verdict::Bad(finding)
+        } else {
+            Verdict::Clean
+        },
+        set: set.into(),
+    }
+}
+
+fn end_of(watching: &Watching) -> Record {
+    wait_for(watching, Record::is_over)
+}
+
+fn wait_for(watching: &Watching, is_it: impl Fn(&Record) -> bool) -> Record {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let record = watching.snapshot().record;
+        if is_it(&record) {
+            return record;
+        }
+        assert!(Instant::now() < until, "{record:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const FILES: [(&str, &str); 5] = [("a", "1"), ("b", "BAD 2"), ("c", "3"), ("d", "BAD 4"), ("e", "5")];
+
+#[test]
+fn what_is_bad_is_recorded_and_told() {
+    let bench = Bench::new(&FILES);
+    let scans = bench.scans();
+    let record = end_of(&scans.start(bench.target(), false, false).unwrap());
+    assert_eq!(record.state, State::Done);
+    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!(record.found[0].path, bench.tree.path().join("b"));
+    assert_eq!(scans.list(), [record]);
+
+    while !bench.incidents.flush() {}
+    let lines = bench.incidents.follow(0).read().unwrap();
+    let incident: serde_json::Value = serde_json::from_str(&lines[0].json).unwrap();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(incident["action"], "alert");
+    assert_eq!(incident["tags"], serde_json::json!(["file", "malware", "scan"]));
+}
+
+#[test]
+fn the_next_daemon_goes_on_behind_the_last_file() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(3);
+    let scans = bench.scans();
+    let watching = scans.start(bench.target(), false, false).unwrap();
+    wait_for(&watching, |record| record.counts.files == 3);
+    scans.stop();
+    bench.open_gate_after(4);
+    scans.wait(PATIENCE);
+    // As the daemon goes, so does who watches through it.
+    drop(watching);
+    let [left] = scans.list().try_into().unwrap();
+    assert_eq!((left.state, left.counts.files), (State::Running, 4));
+
+    bench.open_gate_after(usize::MAX);
+    let next = bench.scans();
+    next.resume();
+    let record = end_of(&next.join(&left.id).unwrap());
+    assert_eq!((record.state, record.resumed), (State::Done, 1));
+    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!(bench.judged.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn other_signatures_begin_anew() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(3);
+    let scans = bench.scans();
+    let watching = scans.start(bench.target(), false, true).unwrap();
+    wait_for(&watching, |record| record.counts.files == 3);
+    scans.stop();
+    bench.open_gate_after(usize::MAX);
+    scans.wait(PATIENCE);
+    *bench.set.lock().unwrap() = "two".into();
+    let next = bench.scans();
+    next.resume();
+    let record = end_of(&next.join(watching.id()).unwrap());
+    assert_eq!(record.basis.unwrap().set, "two");
+    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert!(!record.mixed);
+}
+
+#[test]
+fn signatures_that_change_on_the_way_are_remembered() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(2);
+    let scans = bench.scans();
+    let watching = scans.start(bench.target(), false, false).unwrap();
+    wait_for(&watching, |record| record.counts.files == 2);
+    *bench.set.lock().unwrap() = "two".into();
+    bench.open_gate_after(usize::MAX);
+    assert!(end_of(&watching).mixed);
+}
+
+#[test]
+fn a_scan_ends_with_its_last_watcher_unless_it_is_detached() {
+    for detach in [false, true] {
+        let bench = Bench::new(&FILES);
+        bench.open_gate_after(1);
+        let scans = bench.scans();
+        let first = scans.start(bench.target(), false, detach).unwrap();
+        let second = scans.start(bench.target(), false, false).unwrap();
+        assert_eq!(first.id(), second.id());
+        let id = first.id().to_owned();
+        drop(first);
+        drop(second);
+        bench.open_gate_after(usize::MAX);
+        let expected = if detach { State::Done } else { State::Cancelled };
+        assert_eq!(end_of(&scans.join(&id).unwrap()).state, expected);
+    }
+}
+
+#[test]
+fn more_scans_than_run_at_once_wait_their_turn() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(0);
+    let scans = bench.scans();
+    let file = |name| Target::Path(bench.tree.path().join(name));
+    let watched: Vec<_> = ["a", "b", "c", "d", "e"]
+        .map(|name| scans.start(file(name), false, false).unwrap())
+        .into();
+    assert_eq!(watched[4].snapshot().record.state, State::Waiting);
+    bench.open_gate_after(usize::MAX);
+    let findings = watched.iter().map(|watching| end_of(watching).counts.findings);
+    assert_eq!(findings.collect::<Vec<_>>(), [0, 1, 0, 1, 0]);
+}
+
+#[test]
+fn a_file_that_grows_and_shrinks_ends_a_scan_as_any_other() {
+    let bench = Bench::new(&FILES);
+    let path = bench.tree.path().join("changing");
+    let file = File::create(&path).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                // Up to twice what is judged.
+                for size in [0, 2 << 20, 4096, 1 << 19] {
+                    file.set_len(size).unwrap();
+                }
+            }
+        });
+        for _ in 0..50 {
+            let record = end_of(&bench.scans().start(bench.target(), false, false).unwrap());
+            assert_eq!((record.state, record.counts.findings), (State::Done, 2));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn targets_that_are_not_there_fail_with_a_reason() {
+    let bench = Bench::new(&[]);
+    let scans = bench.scans();
+    let container = Target::Container {
+        namespace: "default".into(),
+        id: "gone".into(),
+    };
+    let image = Target::Image(ImageTarget {
+        reference: "image".into(),
+        namespace: None,
+        containerd: "/nonexistent/containerd.sock".into(),
+        snapshotter: "overlayfs".into(),
+    });
+    for target in [Target::Path("/nonexistent".into()), container, image] {
+        let record = end_of(&scans.start(target, false, false).unwrap());
+        assert_eq!(record.state, State::Failed);
+        assert!(record.error.is_some());
+    }
+    // Devices are not files, and a descriptor on one was never opened.
+    let device = Target::Path("/dev/null".into());
+    assert_eq!(
+        end_of(&scans.start(device, false, false).unwrap()).state,
+        State::Failed
+    );
+}
+
+#[test]
+fn only_the_same_image_by_the_same_judges_is_an_answer() {
+    let mut record = Record::new(Target::Path("/srv".into()), false);
+    let basis = Basis {
+        set: "one".into(),
+        allowed: Sha256::new([0; 32]),
+    };
+    record.digest = Some("sha256:a".into());
+    record.basis = Some(basis.clone());
+    assert!(!record.answers("sha256:a", &basis), "it has not ended");
+    record.end(State::Done, None);
+    assert!(record.answers("sha256:a", &basis));
+    assert!(!record.answers("sha256:b", &basis));
+    let allowed = Sha256::new([1; 32]);
+    assert!(!record.answers(
+        "sha256:a",
+        &Basis {
+            allowed,
+            ..basis.clone()
+        }
+    ));
+    record.mixed = true;
+    assert!(!record.answers("sha256:a", &basis));
+}

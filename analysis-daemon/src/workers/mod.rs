@@ -1,0 +1,12 @@
+//! Scan workers: the sandboxed processes that parse what containers wrote.
+//!
+//! Each judging thread uses one worker at a time. One that dies or is late is
+//! replaced; the file that it was at has no verdict, and lazaretd goes on.
+
+mod pool;
+mod worker;
+mod zygote;
+
+pub(crate) use pool::{Rules, Workers};
+pub(crate) use worker::WorkerError;
+pub(crate) use zygote::{Settings, ZygoteError};

@@ -1,0 +1,122 @@
+//! The process that loaded the rules, and forks workers.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lazaret_api::scan::v1::{Fork, FromZygote, Ready, ToZygote, from_zygote};
+use lazaret_sys::seqpacket;
+use thiserror::Error;
+
+use super::worker::{Worker, receive, send};
+
+/// Compiling five thousand rules takes seconds; compiled ones load at once.
+const LOADING: Duration = Duration::from_secs(120);
+
+/// A fork takes a millisecond.
+const FORKING: Duration = Duration::from_secs(2);
+
+/// How a zygote is started.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// Folders of rules, as far as they exist.
+    pub(crate) rules: Vec<PathBuf>,
+    /// Where compiled rules are kept.
+    pub(crate) cache: PathBuf,
+    /// Whom workers run as.
+    pub(crate) uid: u32,
+    /// Bytes that a worker may use.
+    pub(crate) memory: u64,
+}
+
+/// No zygote, or none any more.
+#[derive(Debug, Error)]
+pub(crate) enum ZygoteError {
+    #[error(
+        "cannot start the scan worker {program}: {source}; install it beside lazaretd or set scan.worker"
+    )]
+    Start { program: PathBuf, source: io::Error },
+    #[error("the scan worker failed: {0}")]
+    Failed(String),
+    #[error("the scan worker does not answer: {0}")]
+    Silent(#[from] io::Error),
+}
+
+/// A running zygote. Dropping it ends it; its workers go on.
+#[derive(Debug)]
+pub(crate) struct Zygote {
+    socket: OwnedFd,
+    child: Child,
+}
+
+impl Zygote {
+    /// Starts a zygote and waits until its rules are loaded.
+    pub(crate) fn start(settings: &Settings) -> Result<(Self, Ready), ZygoteError> {
+        let (socket, theirs) = seqpacket::pair()?;
+        let child = Command::new(&settings.program)
+            .args(arguments(settings))
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .env_clear()
+            .spawn()
+            .map_err(|source| ZygoteError::Start {
+                program: settings.program.clone(),
+                source,
+            })?;
+        let zygote = Self { socket, child };
+        let ready = zygote.hear(LOADING)?;
+        match ready {
+            (Some(from_zygote::Message::Ready(ready)), _) => Ok((zygote, ready)),
+            (other, _) => Err(unexpected(other)),
+        }
+    }
+
+    /// Forks a worker.
+    pub(crate) fn fork(&self) -> Result<Worker, ZygoteError> {
+        send(&self.socket, &ToZygote { fork: Some(Fork {}) }, None)?;
+        match self.hear(FORKING)? {
+            (Some(from_zygote::Message::Forked(_)), [Some(socket), Some(pidfd), _]) => {
+                Ok(Worker::new(socket, pidfd))
+            }
+            (other, _) => Err(unexpected(other)),
+        }
+    }
+
+    fn hear(&self, patience: Duration) -> io::Result<(Option<from_zygote::Message>, seqpacket::Fds)> {
+        let (message, fds) = receive::<FromZygote>(self.socket.as_fd(), Instant::now() + patience)?;
+        Ok((message.message, fds))
+    }
+}
+
+impl Drop for Zygote {
+    fn drop(&mut self) {
+        // It holds nothing that matters, so it may end at once.
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn arguments(settings: &Settings) -> Vec<OsString> {
+    let option = |name: &str, value: &Path| [name.into(), value.into()];
+    let rules = settings.rules.iter().flat_map(|folder| option("--rules", folder));
+    let numbers = [("--uid", u64::from(settings.uid)), ("--memory", settings.memory)];
+    let numbers = numbers
+        .into_iter()
+        .flat_map(|(name, value)| [name.into(), value.to_string().into()]);
+    rules
+        .chain(option("--cache", &settings.cache))
+        .chain(numbers)
+        .collect()
+}
+
+fn unexpected(message: Option<from_zygote::Message>) -> ZygoteError {
+    ZygoteError::Failed(match message {
+        Some(from_zygote::Message::Failed(failed)) => failed.reason,
+        other => format!("it sent {other:?}"),
+    })
+}
