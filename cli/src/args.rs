@@ -58,6 +58,11 @@ pub(crate) enum Command {
         /// For which one
         shell: Shell,
     },
+    /// Writes manual pages, one for each command
+    Man {
+        /// Where to
+        folder: PathBuf,
+    },
     /// The versions of this command and of the daemon
     Version,
 }

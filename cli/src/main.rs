@@ -46,6 +46,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Failure> {
     let mut printer = Printer::new();
+    if let Command::Man { folder } = &args.command {
+        let pages = clap_mangen::generate_to(Args::command(), folder);
+        return pages.map_err(|source| Failure::Export { path: folder.clone(), source });
+    }
     if let Command::Completions { shell } = args.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Args::command(), env!("CARGO_BIN_NAME"), &mut script);
@@ -78,7 +82,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             Command::Rules(RulesCommand::List { json }) => rules::list(&config, *json, &mut printer),
             Command::Rules(RulesCommand::Reload) => rules::reload(&client, &mut printer).await,
             Command::Version => version::show(&client, &mut printer).await,
-            Command::Completions { .. } => Ok(()),
+            Command::Completions { .. } | Command::Man { .. } => Ok(()),
         }
     })
 }

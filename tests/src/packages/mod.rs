@@ -26,6 +26,10 @@ pub const RELEASES: &[Release] = &[
         suite: "bookworm",
     },
     Release {
+        series: "1.7",
+        suite: "trixie",
+    },
+    Release {
         series: "2.1",
         suite: "sid",
     },
