@@ -48,7 +48,10 @@ fn run(args: &Args) -> Result<(), Failure> {
     let mut printer = Printer::new();
     if let Command::Man { folder } = &args.command {
         let pages = clap_mangen::generate_to(Args::command(), folder);
-        return pages.map_err(|source| Failure::Export { path: folder.clone(), source });
+        return pages.map_err(|source| Failure::Export {
+            path: folder.clone(),
+            source,
+        });
     }
     if let Command::Completions { shell } = args.command {
         let mut script = Vec::new();

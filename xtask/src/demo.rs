@@ -226,7 +226,7 @@ fn denied(outcome: &Outcome) -> Result<()> {
         "a container of malware ended as if all were well"
     );
     anstream::println!(
-        "   {BAD}denied{BAD:#}, exit code {}: not one instruction of it ran",
+        "   {BAD}denied{BAD:#}, exit code {}: not one byte of it was run or read",
         outcome.code
     );
     Ok(())
