@@ -12,6 +12,7 @@ mod quarantine;
 mod scan;
 mod shim_by_hand;
 mod starts;
+mod workers;
 mod world;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ fn cases() -> impl Iterator<Item = Case> {
         malware::CASES,
         quarantine::CASES,
         scan::CASES,
+        workers::CASES,
         lifecycle::CASES,
         bad_input::CASES,
         daemon_loss::CASES,
