@@ -23,6 +23,7 @@ use crate::quarantine::Quarantine;
 use crate::reader::Readers;
 use crate::registry::Registry;
 use crate::scan::{self, Scans};
+use crate::seals::{self, Seals};
 use crate::signatures::Signatures;
 use crate::workers::{self, Workers};
 use crate::{control, handover, node_id, watchdog};
@@ -46,6 +47,7 @@ pub(crate) struct Daemon {
     pub(crate) workers: Arc<Workers>,
     pub(crate) allow: Arc<AllowList>,
     pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) seals: Arc<Seals>,
     pub(crate) scans: Arc<Scans>,
     /// The socket of the containerd that knows the images.
     pub(crate) containerd: PathBuf,
@@ -143,6 +145,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         &config.quarantine,
         Arc::clone(&allow),
         Arc::clone(&incidents),
+        Arc::clone(&counters),
     )
     .context("cannot open the quarantine")?;
     let threads = pool::threads(config.scan.threads);
@@ -151,6 +154,17 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         worker_settings(config)?,
         threads + scan::MAX_RUNNING,
     )?);
+    let mut pulses = Vec::new();
+    let seals = if config.guard.seals {
+        seals::capacity(nofile)
+    } else {
+        0
+    };
+    let seals = Seals::start(seals, &mut pulses).context("cannot watch over leases")?;
+    for changes in [&signatures.changes, &workers.changes] {
+        let seals = Arc::clone(&seals);
+        changes.follow(move || seals.clear());
+    }
     let judge = Arc::new(Judge::new(
         &config.scan,
         Arc::clone(&signatures),
@@ -159,6 +173,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         Arc::clone(&incidents),
         Arc::clone(&allow),
         Arc::clone(&quarantine),
+        Arc::clone(&seals),
     ));
     let registry = Arc::new(Registry::default());
     let (judging, versions) = (Arc::clone(&judge), Arc::clone(&judge));
@@ -173,7 +188,6 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
-    let mut pulses = Vec::new();
     let sink = Arc::clone(&pool);
     let sink = Arc::new(move |opening| sink.submit(opening));
     let readers = Readers::start(node_budget, &counters, &mut pulses, sink)?;
@@ -190,6 +204,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         workers,
         allow,
         quarantine,
+        seals,
         scans,
         containerd: config.scan.containerd.clone(),
         container_budget,

@@ -2,18 +2,17 @@
 //! process is still there to be asked.
 
 use std::fs;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lazaret_sys::{fd_path, mounts, pidfd};
-use lazaret_types::{Access, Action, FileFields, Layers, ProcessFields, Severity};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use lazaret_sys::{mounts, pidfd};
+use lazaret_types::{Access, Action, FileFields, ProcessFields, Severity};
 
 use crate::incidents::Draft;
 use crate::judge::{Outcome, Verdict};
+use crate::origin;
 use crate::session::{Opening, Session};
 
 /// The incident of an opener whose answer is `action`.
@@ -87,7 +86,7 @@ fn tags(outcome: &Outcome, access: Access) -> Vec<String> {
 /// after the answer.
 pub(crate) fn with_layer(mut draft: Draft, opening: &Opening) -> Draft {
     let session = opening.session();
-    let path = fs::read_link(fd_path(&opening.event.file)).ok();
+    let path = origin::path_of(opening.event.file.as_fd()).ok();
     let host_path = path.and_then(|path| host_path(session, opening.event.file.as_fd(), &path));
     if let (Some(file), Some(host_path)) = (&mut draft.file, host_path) {
         file.host_path = Some(escape(&host_path).0);
@@ -124,8 +123,7 @@ pub(crate) fn process(pid: i32, pidfd: Option<BorrowedFd<'_>>) -> ProcessFields 
 
 /// What the descriptor says of a file.
 pub(crate) fn file(file: BorrowedFd<'_>, outcome: &Outcome) -> FileFields {
-    let path = fs::read_link(fd_path(file)).unwrap_or_default();
-    let (path, path_escaped) = escape(&path);
+    let (path, path_escaped) = shown_path(file);
     let size = rustix::fs::fstat(file).map_or(0, |stat| stat.st_size.cast_unsigned());
     let sha256 = match outcome {
         Outcome::Judged { digest, .. } => Some(*digest),
@@ -140,36 +138,23 @@ pub(crate) fn file(file: BorrowedFd<'_>, outcome: &Outcome) -> FileFields {
     }
 }
 
-/// The path of an open file, as its container sees it.
-pub(crate) fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    fs::read_link(fd_path(file))
+/// Told instead of a path that is longer than the kernel tells. None that it tells begins so.
+const TOO_LONG: &str = "(a path longer than 4095 bytes)";
+
+/// The path of an open file for a person, and whether it had to be escaped.
+pub(crate) fn shown_path(file: BorrowedFd<'_>) -> (String, bool) {
+    match origin::path_of(file) {
+        Ok(path) => escape(&path),
+        Err(_too_long) => (TOO_LONG.into(), false),
+    }
 }
 
 /// Where a file of the rootfs lies in the overlay's layers.
 pub(crate) fn host_path(session: &Session, file: BorrowedFd<'_>, path: &Path) -> Option<PathBuf> {
     let on_rootfs = mounts::id_of(file).ok()? == mounts::id_of(session.root.as_fd()).ok()?;
-    let relative = path.strip_prefix("/").ok().filter(|_| on_rootfs)?;
-    let Layers { upper, lower } = &session.container.layers;
-    for layer in upper.iter().chain(lower) {
-        match kind_in(layer, relative) {
-            Ok(kind) if kind.is_file() => return Some(layer.join(relative)),
-            // A whiteout: the layers below do not show.
-            Ok(_) => return None,
-            Err(_) => {}
-        }
-    }
-    None
-}
-
-/// Looks a path up in a layer without following any link out of it.
-fn kind_in(layer: &Path, relative: &Path) -> io::Result<rustix::fs::FileType> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let layer = rustix::fs::open(layer, flags | OFlags::DIRECTORY, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let file = rustix::fs::openat2(layer, relative, flags | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
-    Ok(rustix::fs::FileType::from_raw_mode(
-        rustix::fs::fstat(file)?.st_mode,
-    ))
+    on_rootfs
+        .then(|| origin::host_path(&session.container.layers, path))
+        .flatten()
 }
 
 /// A path as text, and whether it had to be escaped: see `FileFields`.
@@ -202,6 +187,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_too_long_is_told_as_such() {
+        use rustix::fs::{Mode, OFlags, mkdirat, openat};
+        let folder = tempfile::tempdir().unwrap();
+        let mut here: std::os::fd::OwnedFd = fs::File::open(folder.path()).unwrap().into();
+        let name = "d".repeat(255);
+        for _ in 0..16 {
+            mkdirat(&here, &name, Mode::RWXU).unwrap();
+            here = openat(&here, &name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+        assert_eq!(shown_path(here.as_fd()), (TOO_LONG.into(), false));
+    }
+
+    #[test]
     fn knows_a_living_process_and_says_nothing_of_a_dead_one() {
         let own = std::process::id().cast_signed();
         let pidfd = pidfd::open(own).unwrap();
@@ -215,15 +213,5 @@ mod tests {
                 ..ProcessFields::default()
             }
         );
-    }
-
-    #[test]
-    fn a_link_does_not_lead_out_of_a_layer() {
-        let layer = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", layer.path().join("etc")).unwrap();
-        fs::write(layer.path().join("file"), "").unwrap();
-        assert!(kind_in(layer.path(), Path::new("file")).unwrap().is_file());
-        assert!(kind_in(layer.path(), Path::new("etc/passwd")).is_err());
-        assert!(kind_in(layer.path(), Path::new("../../etc/passwd")).is_err());
     }
 }

@@ -241,6 +241,9 @@ async fn stop_reading(daemon: &Daemon, session: &Arc<Session>, ticket: Ticket) {
     daemon.registry.remove(ticket);
     // The deadline of each opener bounds this.
     session.drained().await;
+    let (seals, sealed) = (Arc::clone(&daemon.seals), Arc::clone(session));
+    // Giving back thousands of leases takes a while. It fails only when it panics.
+    let _lifted = tokio::task::spawn_blocking(move || seals.forget(&sealed)).await;
     daemon.quarantine.forget(session);
 }
 

@@ -16,7 +16,9 @@ use crate::counters::Counters;
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
+use crate::origin::{Inode, Origin};
 use crate::quarantine::Quarantine;
+use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
 use crate::signatures::Signatures;
 use crate::workers::Workers;
@@ -56,6 +58,9 @@ pub(crate) struct Judge {
     workers: Arc<Workers>,
     /// By content, for one signature set.
     cache: Mutex<Cache>,
+    /// Digests of files of images, which only the host could change.
+    images: Mutex<LruCache<Inode, Sha256>>,
+    seals: Arc<Seals>,
     max_size: u64,
     pub(crate) timeout: Duration,
     on_unjudged: OnUnjudged,
@@ -72,6 +77,14 @@ struct Decision<'a> {
     outcome: Option<Outcome>,
     action: Action,
     draft: Option<Draft>,
+    held: Option<Held>,
+}
+
+/// What was found out for an opener.
+struct Examined {
+    outcome: Outcome,
+    /// Its file cannot change unnoticed.
+    held: Option<Held>,
 }
 
 struct Cache {
@@ -88,6 +101,7 @@ impl Judge {
         incidents: Arc<IncidentLog>,
         allow: Arc<AllowList>,
         quarantine: Arc<Quarantine>,
+        seals: Arc<Seals>,
     ) -> Self {
         let entries = NonZeroUsize::new(config.cache_entries).unwrap_or(NonZeroUsize::MIN);
         Self {
@@ -101,6 +115,8 @@ impl Judge {
                 set: String::new(),
                 verdicts: LruCache::new(entries),
             }),
+            images: Mutex::new(LruCache::new(entries)),
+            seals,
             max_size: config.max_file_size.as_u64(),
             timeout: config.timeout,
             on_unjudged: config.on_unjudged,
@@ -124,42 +140,63 @@ impl Judge {
                 self.answer(std::mem::take(&mut decided));
                 answered_at = Instant::now();
             }
-            decided.extend(self.decide(opening, self.outcome(opening)));
+            decided.extend(self.decide(opening, self.examine(opening)));
         }
         self.answer(decided);
     }
 
-    fn outcome(&self, opening: &Opening) -> Option<Outcome> {
+    fn examine(&self, opening: &Opening) -> Option<Examined> {
+        let session = opening.session();
         // When the container is gone, whoever still waits is being killed.
-        let ending = opening.session().ending.load(Ordering::Acquire);
+        if session.ending.load(Ordering::Acquire) {
+            return None;
+        }
+        let file = opening.event.file.as_fd();
+        let origin = Origin::of(file, &session.container.layers);
+        let held = match self.seals.hold(file, &origin, opening.access()) {
+            Err(NotHeld::Written) if opening.access() == Access::Exec => return Some(Examined::changing()),
+            held => held.ok(),
+        };
         let deadline = opening.read_at + self.timeout;
-        (!ending).then(|| self.judge(Input::File(opening.event.file.as_fd()), deadline))
+        let image = held.as_ref().and_then(|held| held.image);
+        let outcome = self.judge_as(Input::File(file), image, deadline);
+        // Whoever wants to write waits for the lease; but what is about to run is not what he
+        // means it to be.
+        match &held {
+            Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
+            _ => Some(Examined { outcome, held }),
+        }
     }
 
     /// Answers an opener that waited too long.
     pub(crate) fn overdue(&self, opening: &Opening) {
-        let late = Outcome::Unjudged(UnjudgedReason::Timeout);
+        let late = Examined::unjudged(UnjudgedReason::Timeout);
         self.answer(self.decide(opening, Some(late)).into_iter().collect());
     }
 
     /// Finds a verdict on content.
     pub(crate) fn judge(&self, input: Input<'_>, deadline: Instant) -> Outcome {
+        self.judge_as(input, None, deadline)
+    }
+
+    /// The same for what may be a file of an image, as it is there.
+    fn judge_as(&self, input: Input<'_>, image: Option<Inode>, deadline: Instant) -> Outcome {
         let limits = Limits {
             size: self.max_size,
             deadline,
         };
         for _ in 0..TRIES {
-            match self.verdict(input, limits) {
+            match self.verdict(input, image, limits) {
                 Ok(judged) => return judged,
-                Err(Failure::Changed) => {}
+                Err(Failure::Changed) => self.forget_image(image),
                 Err(failure) => return Outcome::Unjudged(unjudged(failure)),
             }
         }
         Outcome::Unjudged(UnjudgedReason::Changing)
     }
 
-    fn verdict(&self, input: Input<'_>, limits: Limits) -> Result<Outcome, Failure> {
-        let digest = engine::digest(input, limits)?;
+    fn verdict(&self, input: Input<'_>, image: Option<Inode>, limits: Limits) -> Result<Outcome, Failure> {
+        let digest = self.digest(input, image, limits)?;
         let set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
         if self.allow.allows(&digest) {
@@ -178,6 +215,26 @@ impl Judge {
         }
         self.remember(digest, verdict.clone(), &set);
         Ok(Outcome::Judged { digest, verdict, set })
+    }
+
+    /// The identity of a content. An image's file is read once for all its containers.
+    fn digest(&self, input: Input<'_>, image: Option<Inode>, limits: Limits) -> Result<Sha256, Failure> {
+        let images = || self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = image.and_then(|image| images().get(&image).copied()) {
+            return Ok(known);
+        }
+        let digest = engine::digest(input, limits)?;
+        if let Some(image) = image {
+            images().put(image, digest);
+        }
+        Ok(digest)
+    }
+
+    fn forget_image(&self, image: Option<Inode>) {
+        if let Some(image) = image {
+            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+            images.pop(&image);
+        }
     }
 
     /// The version of all that judges: hash lists and rules.
@@ -207,7 +264,9 @@ impl Judge {
     /// Claims the answer, and gathers what will be told: while the opener waits it
     /// can be asked who it is, afterwards it may be gone. Without an outcome it is
     /// refused and nothing is told.
-    fn decide<'a>(&self, opening: &'a Opening, outcome: Option<Outcome>) -> Option<Decision<'a>> {
+    fn decide<'a>(&self, opening: &'a Opening, examined: Option<Examined>) -> Option<Decision<'a>> {
+        let (outcome, held) =
+            examined.map_or((None, None), |examined| (Some(examined.outcome), examined.held));
         let access = opening.access();
         let action = outcome
             .as_ref()
@@ -222,6 +281,7 @@ impl Judge {
             outcome,
             action,
             draft,
+            held,
         })
     }
 
@@ -242,10 +302,14 @@ impl Judge {
             outcome: Some(outcome),
             action,
             draft,
+            held,
         } = decision
         else {
             return;
         };
+        if let Some(held) = held {
+            self.let_go(opening, held, &outcome);
+        }
         let session = opening.session();
         self.count(opening, &outcome, action);
         match draft {
@@ -258,6 +322,19 @@ impl Judge {
         if action == Action::Deny {
             self.quarantine
                 .consider(session, opening.event.file.as_fd(), &outcome);
+        }
+    }
+
+    /// Seals a clean file, or lets writers at it again.
+    fn let_go(&self, opening: &Opening, held: Held, outcome: &Outcome) {
+        match outcome {
+            // What is only allowed is asked about each time, so that it can be forbidden again.
+            Outcome::Judged {
+                digest,
+                verdict: Verdict::Clean,
+                set,
+            } if !self.allow.allows(digest) => self.seals.seal(opening, held, || *self.set() == **set),
+            _ => held.give_back(opening.access()),
         }
     }
 
@@ -302,6 +379,19 @@ impl Judge {
         if action == Action::Alert {
             self.counters.alerts.one();
         }
+    }
+}
+
+impl Examined {
+    fn unjudged(reason: UnjudgedReason) -> Self {
+        Self {
+            outcome: Outcome::Unjudged(reason),
+            held: None,
+        }
+    }
+
+    fn changing() -> Self {
+        Self::unjudged(UnjudgedReason::Changing)
     }
 }
 

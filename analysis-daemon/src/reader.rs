@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
-use lazaret_sys::fanotify::{EVENT_SIZE, Response};
+use lazaret_sys::fanotify::{EVENT_SIZE, Event, Response};
 use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::fs::FileType;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
@@ -188,6 +189,14 @@ fn is_own(pid: i32) -> bool {
     pid == *OWN.get_or_init(|| std::process::id().cast_signed())
 }
 
+/// There is nothing to judge in an empty file: most new files are, when they are made.
+fn is_empty(event: &Event) -> bool {
+    !event.exec
+        && rustix::fs::fstat(&event.file).is_ok_and(|stat| {
+            stat.st_size == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        })
+}
+
 impl Reader {
     fn run(mut self) {
         if let Err(error) = self.read_on() {
@@ -284,7 +293,7 @@ impl Reader {
         let mut used = 0;
         let space = buffer.get_mut(..places * EVENT_SIZE).unwrap_or_default();
         let read = session.group.read(space, |event| {
-            if is_own(event.pid) {
+            if is_own(event.pid) || is_empty(&event) {
                 // Of no consequence when it fails: then the event was answered.
                 let _answered = session.group.respond(event.number(), Response::Allow);
                 return;

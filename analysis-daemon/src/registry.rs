@@ -35,6 +35,8 @@ pub(crate) struct ContainerStatus {
     pub(crate) events: u64,
     pub(crate) denied: u64,
     pub(crate) unjudged: u64,
+    /// Files that may be opened unasked.
+    pub(crate) sealed: u64,
     pub(crate) gap: Option<Gap>,
     pub(crate) init_pid: i32,
     pub(crate) cgroup: Option<CgroupId>,
@@ -87,6 +89,7 @@ fn status(session: &Session) -> ContainerStatus {
         events: session.events.get(),
         denied: session.denied.get(),
         unjudged: session.unjudged.get(),
+        sealed: session.sealed.load(Ordering::Relaxed),
         gap: session.gap(),
         init_pid: session.init_pid,
         cgroup: session.cgroup.as_ref().map(|(_, id)| *id),

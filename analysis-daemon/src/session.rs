@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -42,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) events: Counter,
     pub(crate) denied: Counter,
     pub(crate) unjudged: Counter,
+    /// Clean files that may be opened unasked; see `seals.rs`.
+    pub(crate) sealed: AtomicU64,
     /// Bounds the incidents of one container.
     pub(crate) reports: Rate,
 
@@ -83,6 +85,7 @@ impl Session {
             events: Counter::default(),
             denied: Counter::default(),
             unjudged: Counter::default(),
+            sealed: AtomicU64::new(0),
             reports: Rate::new(),
             budget: Budget::new(budget),
             open: AtomicUsize::new(0),

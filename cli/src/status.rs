@@ -109,8 +109,8 @@ fn containers(containers: &[Container], printer: &mut Printer) -> Result<(), Fai
         .max()
         .unwrap_or_default();
     let title = format!(
-        "{:width$}  {:11}  {:>12}  {:>8}  {:>9}  {:>7}  {:>8}",
-        "CONTAINER", "STATE", "FOR", "PID", "OPENS", "DENIED", "UNJUDGED"
+        "{:width$}  {:11}  {:>12}  {:>8}  {:>9}  {:>7}  {:>8}  {:>7}",
+        "CONTAINER", "STATE", "FOR", "PID", "OPENS", "DENIED", "UNJUDGED", "SEALED"
     );
     printer.line(Styled(DIM, title))?;
     for (container, name) in containers.iter().zip(&names) {
@@ -119,12 +119,13 @@ fn containers(containers: &[Container], printer: &mut Printer) -> Result<(), Fai
             events,
             denied,
             unjudged,
+            sealed,
             ..
         } = container;
         let (style, state) = state(container);
         let age = text::duration(age(container).as_secs());
         printer.line(format_args!(
-            "{name:width$}  {}  {age:>12}  {init_pid:>8}  {events:>9}  {}  {}",
+            "{name:width$}  {}  {age:>12}  {init_pid:>8}  {events:>9}  {}  {}  {sealed:>7}",
             Styled(style, format_args!("{state:11}")),
             Styled(alarming(*denied, BAD), format_args!("{denied:>7}")),
             Styled(alarming(*unjudged, ODD), format_args!("{unjudged:>8}")),

@@ -55,6 +55,8 @@ pub struct Guard {
     /// `on_daemon_loss` applies.
     #[serde(with = "humantime_serde")]
     pub restart_grace: Duration,
+    /// Whether clean files may be opened unasked until they change.
+    pub seals: bool,
     /// What the daemon raises `fs.fanotify.max_user_groups` to: one group a container.
     pub max_groups: u32,
 }
@@ -170,6 +172,7 @@ impl Default for Guard {
             attach_timeout: Duration::from_secs(5),
             detach_timeout: Duration::from_secs(1),
             restart_grace: Duration::from_secs(10),
+            seals: true,
             max_groups: 16_384,
         }
     }

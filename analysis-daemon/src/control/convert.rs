@@ -86,6 +86,7 @@ fn container(status: ContainerStatus) -> api::Container {
         events: status.events,
         denied: status.denied,
         unjudged: status.unjudged,
+        sealed: status.sealed,
         gap: status.gap.map(
             |Gap {
                  lasted_ms,

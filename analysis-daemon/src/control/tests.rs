@@ -53,6 +53,7 @@ impl Bench {
             &lazaret_config::Quarantine::default(),
             Arc::clone(&allow),
             Arc::clone(&incidents),
+            Arc::default(),
         );
         let (stop, stopped) = watch::channel(false);
         let state = State {
@@ -176,6 +177,7 @@ fn guarded() -> ContainerStatus {
         events: 5,
         denied: 2,
         unjudged: 1,
+        sealed: 2,
         gap: Some(Gap {
             lasted_ms: 7,
             allowed: 1,

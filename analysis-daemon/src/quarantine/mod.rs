@@ -37,9 +37,11 @@ pub(crate) use store::Usage;
 
 use crate::allow::{AllowList, Allowed};
 use crate::containerd::Images;
+use crate::counters::Counters;
 use crate::evidence;
 use crate::incidents::{IncidentLog, rfc3339};
 use crate::judge::{Outcome, Verdict};
+use crate::origin;
 use crate::session::Session;
 use custody::{Custody, Suspect};
 use queue::{Case, Queue, Task};
@@ -56,6 +58,7 @@ pub(crate) struct Quarantine {
     queue: Queue,
     allow: Arc<AllowList>,
     incidents: Arc<IncidentLog>,
+    counters: Arc<Counters>,
 }
 
 impl Quarantine {
@@ -68,6 +71,7 @@ impl Quarantine {
         config: &lazaret_config::Quarantine,
         allow: Arc<AllowList>,
         incidents: Arc<IncidentLog>,
+        counters: Arc<Counters>,
     ) -> io::Result<Arc<Self>> {
         let bounds = Bounds {
             size: config.max_size.as_u64(),
@@ -79,6 +83,7 @@ impl Quarantine {
             queue: Queue::default(),
             allow,
             incidents,
+            counters,
         });
         let worker = Arc::clone(&quarantine);
         thread::Builder::new()
@@ -170,7 +175,7 @@ impl Quarantine {
             return Err(Refusal::Allowed);
         }
         let session = &case.session;
-        let path = evidence::path_of(case.file.as_fd()).map_err(|_no_path| Refusal::NoPath)?;
+        let path = origin::path_of(case.file.as_fd()).map_err(Refusal::io("learn the file's path"))?;
         let host_path = evidence::host_path(session, case.file.as_fd(), &path);
         let container = &session.container;
         let began = Instant::now();
@@ -201,6 +206,8 @@ impl Quarantine {
     fn report(&self, case: &Case, moved: Result<&custody::Moved, &Refusal>) {
         if case.session.reports.admits() {
             self.incidents.report(report::draft(case, moved));
+        } else {
+            self.counters.incidents_suppressed.one();
         }
     }
 

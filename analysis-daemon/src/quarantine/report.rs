@@ -60,11 +60,10 @@ pub(super) fn draft(case: &Case, moved: Result<&Moved, &Refusal>) -> Draft {
 const NOT_QUARANTINED: &str = "Not quarantined";
 
 fn file(case: &Case, moved: Option<&Moved>) -> FileFields {
-    let path = match moved {
-        Some(moved) => moved.item.path().to_owned(),
-        None => evidence::path_of(case.file.as_fd()).unwrap_or_default(),
+    let (path, path_escaped) = match moved {
+        Some(moved) => evidence::escape(moved.item.path()),
+        None => evidence::shown_path(case.file.as_fd()),
     };
-    let (path, path_escaped) = evidence::escape(&path);
     let size = rustix::fs::fstat(&case.file).map_or(0, |stat| stat.st_size.cast_unsigned());
     FileFields {
         path,

@@ -19,6 +19,7 @@ use thiserror::Error;
 pub(crate) use line::Signature;
 pub(crate) use set::SignatureSet;
 
+use crate::changes::Changes;
 use crate::durable;
 
 /// The file that [`Signatures::add`] writes. Others are only read.
@@ -59,6 +60,7 @@ pub(crate) struct Signatures {
     /// Held by who reads or writes the files, so that an older reading never
     /// replaces a newer one. Not the lock that look-ups take.
     changing: Mutex<()>,
+    pub(crate) changes: Changes,
 }
 
 /// What [`Signatures::add`] did.
@@ -87,6 +89,7 @@ impl Signatures {
             folder,
             current: RwLock::new(Arc::new(set)),
             changing: Mutex::new(()),
+            changes: Changes::default(),
         })
     }
 
@@ -136,6 +139,7 @@ impl Signatures {
         let set = Arc::new(read::folder(&self.folder)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
         tracing::info!(version = %set.version(), count = set.len(), "signatures read");
+        self.changes.tell();
         Ok(set)
     }
 

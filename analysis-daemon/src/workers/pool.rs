@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use lazaret_api::scan::v1::Problem;
 
+use crate::changes::Changes;
+
 use super::worker::{Answer, Worker, WorkerError};
 use super::zygote::{Settings, Zygote, ZygoteError};
 
@@ -29,6 +31,7 @@ pub(crate) struct Workers {
     free: Condvar,
     /// Held while rules are loaded: one load at a time.
     loading: Mutex<()>,
+    pub(crate) changes: Changes,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ impl Workers {
             state: Mutex::new(state),
             free: Condvar::new(),
             loading: Mutex::new(()),
+            changes: Changes::default(),
         };
         workers.publish(ready);
         Ok(workers)
@@ -86,7 +90,9 @@ impl Workers {
         );
         drop(state);
         drop(old);
-        Ok(self.publish(ready))
+        let rules = self.publish(ready);
+        self.changes.tell();
+        Ok(rules)
     }
 
     fn publish(&self, ready: lazaret_api::scan::v1::Ready) -> Arc<Rules> {

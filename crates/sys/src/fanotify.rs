@@ -107,6 +107,36 @@ impl Group {
         )
     }
 
+    /// Lets everybody open and run the file `on` without asking, until its content is written to
+    /// through a system call. The kernel forgets it when it needs the memory.
+    ///
+    /// Stores through a shared mapping and asynchronous writes do *not* end it: whoever calls
+    /// this holds a [`Lease`](crate::lease::Lease) for as long as it is to be true.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`; `EINVAL` before Linux 6.0.
+    pub fn ignore(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        let evictable = libc::FAN_MARK_EVICTABLE;
+        self.mark_inode(on, fan::FAN_MARK_ADD | libc::FAN_MARK_IGNORE | evictable)
+    }
+
+    /// Ends [`Group::ignore`].
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn heed(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        match self.mark_inode(on, fan::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE) {
+            // The kernel has forgotten it already.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn mark_inode(&self, on: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+        let path = crate::fd_path(on);
+        fan::fanotify_mark(self.0.as_raw_fd(), flags, MASK, libc::AT_FDCWD, path.as_path())
+    }
+
     /// Drops every mark on an inode, ignore marks among them; those on
     /// superblocks stay.
     ///

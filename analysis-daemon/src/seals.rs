@@ -1,0 +1,401 @@
+//! Seals: a clean file that everybody in its container may open and run unasked, until it
+//! changes.
+//!
+//! A seal is an ignore mark in the container's group, and a read lease that guards it: an ignore
+//! mark alone notices neither asynchronous writes nor stores through a shared mapping. The lease
+//! lies on the inode that holds the content, which for a file in the upper layer is not the one
+//! that the container opens. The order is: lease, find out what the file is, judge, mark, look
+//! whether the lease is whole. When it is broken: unmark, and only then give it back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lazaret_sys::fd_path;
+use lazaret_sys::lease::{Breaks, Broken, Lease, Listener};
+use lazaret_types::Access;
+use rustix::fs::{Mode, OFlags};
+
+use crate::liveness::Pulse;
+use crate::origin::{Identity, Inode, Origin};
+use crate::session::{Opening, Session};
+
+/// Descriptors that one seal holds, at most.
+const FDS_EACH: u64 = 2;
+
+/// For so long after an answer nobody may write to what is about to run: the kernel forbids it
+/// only once the opener has woken up and gone on.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// How often a lease is asked for when a file is about to run that somebody has open for
+/// writing: a child that is just being forked may have it for a moment.
+const TRIES: u32 = 3;
+
+/// How often sealed files are looked for that were deleted: a seal keeps their space taken.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// How many seals a process may have that has `nofile` descriptors: at most 40 % of these are
+/// for seals.
+pub(crate) fn capacity(nofile: u64) -> usize {
+    usize::try_from(nofile * 40 / 100 / FDS_EACH).unwrap_or(usize::MAX)
+}
+
+/// All seals of the node.
+#[derive(Debug)]
+pub(crate) struct Seals {
+    listener: Listener,
+    capacity: usize,
+    book: Mutex<Book>,
+}
+
+/// Why a change of a file would go unnoticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    /// Somebody has it open for writing, or mapped so.
+    Written,
+    /// It cannot be told where its content lies, or there are no leases there.
+    OutOfReach,
+}
+
+/// A file whose change would not go unnoticed from now on.
+#[derive(Debug)]
+pub(crate) struct Held {
+    lease: Lease,
+    /// The file as the container opens it, where that is another inode than the lease is on.
+    opened: Option<OwnedFd>,
+    /// The image's inode, for a file that is the image's.
+    pub(crate) image: Option<Inode>,
+}
+
+#[derive(Debug)]
+struct Seal {
+    held: Held,
+    session: Arc<Session>,
+    inode: InodeNumber,
+    age: u64,
+    /// The lease is not given back before.
+    kept_until: Instant,
+}
+
+/// As the container sees it.
+type InodeNumber = (u64, u64);
+
+#[derive(Debug, Default)]
+struct Book {
+    /// By the number of the lease.
+    seals: HashMap<RawFd, Seal>,
+    containers: HashMap<usize, Of>,
+    next_age: u64,
+}
+
+/// What one container has.
+#[derive(Debug, Default)]
+struct Of {
+    /// Oldest first.
+    by_age: BTreeMap<u64, RawFd>,
+    by_inode: HashMap<InodeNumber, RawFd>,
+}
+
+impl Seals {
+    /// Starts the thread that gives leases back.
+    ///
+    /// # Errors
+    /// When the kernel gives no thread or no signalfd.
+    pub(crate) fn start(capacity: usize, pulses: &mut Vec<Arc<Pulse>>) -> io::Result<Arc<Self>> {
+        let pulse = Arc::new(Pulse::default());
+        pulses.push(Arc::clone(&pulse));
+        let (ready, started) = mpsc::sync_channel(1);
+        thread::Builder::new().name("leases".into()).spawn(move || {
+            let breaks = match Breaks::listen() {
+                Ok(breaks) => breaks,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let seals = Arc::new(Self {
+                listener: breaks.listener(),
+                capacity,
+                book: Mutex::default(),
+            });
+            // Fails only when nobody waits for the seals any more.
+            if ready.send(Ok(Arc::clone(&seals))).is_ok() {
+                seals.give_back(&breaks, &pulse);
+            }
+        })?;
+        started.recv().map_err(io::Error::other)?
+    }
+
+    /// Makes sure that a change of an open file will be noticed.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub(crate) fn hold(
+        &self,
+        file: BorrowedFd<'_>,
+        origin: &Origin,
+        access: Access,
+    ) -> Result<Held, NotHeld> {
+        let tries = if access == Access::Exec { TRIES } else { 0 };
+        let mut held = self.try_hold(file, origin);
+        for again in 0..tries {
+            if !matches!(held, Err(NotHeld::Written)) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1 << again));
+            held = self.try_hold(file, origin);
+        }
+        held
+    }
+
+    fn try_hold(&self, file: BorrowedFd<'_>, origin: &Origin) -> Result<Held, NotHeld> {
+        let own = || file.try_clone_to_owned();
+        let out_of_reach = |_: io::Error| NotHeld::OutOfReach;
+        let (holder, opened, image) = match origin {
+            Origin::Image(inode) => (own(), None, Some(*inode)),
+            Origin::Plain => (own(), None, None),
+            Origin::Layer(real) => (reopen(real), Some(own().map_err(out_of_reach)?), None),
+            Origin::Unknown => return Err(NotHeld::OutOfReach),
+        };
+        let lease = Lease::take(holder.map_err(out_of_reach)?, self.listener);
+        let lease = lease.map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => NotHeld::Written,
+            _ => NotHeld::OutOfReach,
+        })?;
+        // It may have been copied up since we looked where it is.
+        let still = image.is_none_or(|inode| Identity::of(file).is_ok_and(|now| inode.is(&now)));
+        still
+            .then_some(Held { lease, opened, image })
+            .ok_or(NotHeld::Written)
+    }
+
+    /// Seals a file that was found clean while it was held, and that was allowed. `current` tells
+    /// whether the verdict still stands.
+    pub(crate) fn seal(&self, opening: &Opening, held: Held, current: impl FnOnce() -> bool) {
+        let file = opening.event.file.as_fd();
+        if self.capacity == 0 {
+            return held.give_back(opening.access());
+        }
+        let Ok(stat) = rustix::fs::fstat(file) else {
+            return held.give_back(opening.access());
+        };
+        let (session, inode) = (opening.session(), (stat.st_dev, stat.st_ino));
+        let seal = Seal {
+            session: Arc::clone(session),
+            inode,
+            age: 0,
+            kept_until: Instant::now() + grace(opening.access()),
+            held,
+        };
+        // Who hears of a break, and who lifts all seals, waits for this.
+        let mut book = self.lock();
+        let replaced = book.take_inode(session, inode);
+        let over = book.take_over(self.capacity, session);
+        replaced.iter().chain(&over).for_each(Seal::lift);
+        let sealed = session.group.ignore(file).is_ok() && seal.held.is_whole() && current();
+        if sealed {
+            book.insert(seal);
+            drop(book);
+        } else {
+            seal.lift();
+            drop(book);
+            seal.held.give_back(opening.access());
+        }
+    }
+
+    /// Lifts all seals of a container.
+    pub(crate) fn forget(&self, session: &Arc<Session>) {
+        let mut book = self.lock();
+        let lifted = book.take_container(session);
+        lift_all(session, &lifted);
+        // Closing a file that was deleted can take the disk a while.
+        drop(book);
+        drop(lifted);
+    }
+
+    /// Lifts all seals: what was clean may not be so by new signatures.
+    pub(crate) fn clear(&self) {
+        let mut book = self.lock();
+        let sessions: HashMap<usize, Arc<Session>> = book
+            .seals
+            .values()
+            .map(|seal| (key(&seal.session), Arc::clone(&seal.session)))
+            .collect();
+        let mut lifted = Vec::new();
+        for session in sessions.values() {
+            let seals = book.take_container(session);
+            lift_all(session, &seals);
+            lifted.extend(seals);
+        }
+        drop(book);
+        drop(lifted);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives leases back for ever.
+    fn give_back(&self, breaks: &Breaks, pulse: &Pulse) {
+        let mut sweep_at = Instant::now() + SWEEP;
+        let mut lifted: Vec<Seal> = Vec::new();
+        loop {
+            let next = lifted.iter().map(|seal| seal.kept_until).min();
+            let mut broken = Vec::new();
+            pulse.rest();
+            if let Err(error) = breaks.wait(next.or(Some(sweep_at)), |lease| broken.push(lease)) {
+                // Writers would wait, and what they wrote would be run unasked.
+                tracing::error!(%error, "leases cannot be watched; the guards take over");
+                std::process::abort();
+            }
+            pulse.work();
+            for lease in broken {
+                match lease {
+                    Broken::File(number) => lifted.extend(self.lift_one(number)),
+                    Broken::Any => lifted.extend(self.lift_if(|seal| !seal.held.is_whole())),
+                }
+            }
+            let now = Instant::now();
+            if now >= sweep_at {
+                lifted.extend(self.lift_if(Seal::is_deleted));
+                sweep_at = now + SWEEP;
+            }
+            lifted.retain(|seal| seal.kept_until > now);
+        }
+    }
+
+    fn lift_one(&self, number: RawFd) -> Option<Seal> {
+        let mut book = self.lock();
+        // It may be another's by now: that one is asked about once more, and no harm is done.
+        let seal = book.take(number);
+        seal.iter().for_each(Seal::lift);
+        seal
+    }
+
+    fn lift_if(&self, condition: impl Fn(&Seal) -> bool) -> Vec<Seal> {
+        let mut book = self.lock();
+        let matching = book.seals.iter().filter(|(_, seal)| condition(seal));
+        let numbers: Vec<RawFd> = matching.map(|(number, _)| *number).collect();
+        let seals: Vec<Seal> = numbers
+            .into_iter()
+            .filter_map(|number| book.take(number))
+            .collect();
+        seals.iter().for_each(Seal::lift);
+        seals
+    }
+}
+
+impl Held {
+    /// Whether nobody has asked to write yet.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.lease.is_whole().unwrap_or(false)
+    }
+
+    /// Lets writers go on, after an answer was given.
+    pub(crate) fn give_back(self, access: Access) {
+        if access == Access::Exec && !self.is_whole() {
+            thread::sleep(GRACE);
+        }
+    }
+}
+
+fn grace(access: Access) -> Duration {
+    match access {
+        Access::Exec => GRACE,
+        Access::Open => Duration::ZERO,
+    }
+}
+
+/// Opens the inode that an `O_PATH` descriptor of a regular file names.
+fn reopen(path: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(fd_path(path), flags, Mode::empty())?)
+}
+
+fn key(session: &Arc<Session>) -> usize {
+    Arc::as_ptr(session).addr()
+}
+
+/// Lifts seals of one container: all that it has.
+fn lift_all(session: &Session, seals: &[Seal]) {
+    if seals.is_empty() {
+        return;
+    }
+    if let Err(error) = session.group.flush_inode_marks() {
+        tracing::error!(container = %session.container.id, %error, "marks were not flushed; lifting them one by one");
+        seals.iter().for_each(Seal::lift);
+    }
+}
+
+impl Seal {
+    /// Openers are asked about again. The lease must live until this is done.
+    fn lift(&self) {
+        let opened = self.held.opened.as_ref();
+        let opened = opened.map_or_else(|| self.held.lease.as_fd(), |file| file.as_fd());
+        if let Err(error) = self.session.group.heed(opened) {
+            // Better nobody guards by a mark that cannot be taken off.
+            tracing::error!(container = %self.session.container.id, %error, "a mark cannot be taken off; the guards take over");
+            std::process::abort();
+        }
+    }
+
+    fn is_deleted(&self) -> bool {
+        rustix::fs::fstat(&self.held.lease).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+}
+
+impl Book {
+    fn insert(&mut self, mut seal: Seal) {
+        seal.age = self.next_age;
+        self.next_age += 1;
+        let number = seal.held.lease.number();
+        seal.session.sealed.fetch_add(1, Ordering::Relaxed);
+        let of = self.containers.entry(key(&seal.session)).or_default();
+        of.by_age.insert(seal.age, number);
+        of.by_inode.insert(seal.inode, number);
+        self.seals.insert(number, seal);
+    }
+
+    fn take(&mut self, number: RawFd) -> Option<Seal> {
+        let seal = self.seals.remove(&number)?;
+        seal.session.sealed.fetch_sub(1, Ordering::Relaxed);
+        let key = key(&seal.session);
+        if let Some(of) = self.containers.get_mut(&key) {
+            of.by_age.remove(&seal.age);
+            of.by_inode.remove(&seal.inode);
+            if of.by_age.is_empty() {
+                self.containers.remove(&key);
+            }
+        }
+        Some(seal)
+    }
+
+    fn take_inode(&mut self, session: &Arc<Session>, inode: InodeNumber) -> Option<Seal> {
+        let number = *self.containers.get(&key(session))?.by_inode.get(&inode)?;
+        self.take(number)
+    }
+
+    /// Makes room for one more seal of a container. Its own go first when it has more than its
+    /// share: a container that opens files without end costs the others nothing.
+    fn take_over(&mut self, capacity: usize, session: &Arc<Session>) -> Option<Seal> {
+        if self.seals.len() < capacity {
+            return None;
+        }
+        let share = capacity / self.containers.len().max(1);
+        let own = self
+            .containers
+            .get(&key(session))
+            .filter(|of| of.by_age.len() >= share);
+        let from = own.or_else(|| self.containers.values().max_by_key(|of| of.by_age.len()))?;
+        let oldest = *from.by_age.first_key_value()?.1;
+        self.take(oldest)
+    }
+
+    fn take_container(&mut self, session: &Arc<Session>) -> Vec<Seal> {
+        let of = self.containers.remove(&key(session)).unwrap_or_default();
+        session.sealed.store(0, Ordering::Relaxed);
+        let numbers = of.by_age.into_values();
+        numbers.filter_map(|number| self.seals.remove(&number)).collect()
+    }
+}
