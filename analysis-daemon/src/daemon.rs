@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use crate::allow::AllowList;
 use crate::budget;
 use crate::counters::Counters;
+use crate::drift::Drift;
 use crate::engine::Input;
 use crate::incidents::IncidentLog;
-use crate::judge::Judge;
+use crate::judge::{self, Judge};
 use crate::lock::Lock;
 use crate::pool::{self, Pool};
 use crate::quarantine::Quarantine;
@@ -49,6 +50,8 @@ pub(crate) struct Daemon {
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) seals: Arc<Seals>,
     pub(crate) scans: Arc<Scans>,
+    /// What is done about drift where the owner says nothing.
+    pub(crate) drift: lazaret_config::Drift,
     /// The socket of the containerd that knows the images.
     pub(crate) containerd: PathBuf,
     /// Openers of one container under judgement at once, at most.
@@ -165,16 +168,17 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         let seals = Arc::clone(&seals);
         changes.follow(move || seals.clear());
     }
-    let judge = Arc::new(Judge::new(
-        &config.scan,
-        Arc::clone(&signatures),
-        Arc::clone(&workers),
-        Arc::clone(&counters),
-        Arc::clone(&incidents),
-        Arc::clone(&allow),
-        Arc::clone(&quarantine),
-        Arc::clone(&seals),
-    ));
+    let means = judge::Means {
+        signatures: Arc::clone(&signatures),
+        workers: Arc::clone(&workers),
+        counters: Arc::clone(&counters),
+        incidents: Arc::clone(&incidents),
+        allow: Arc::clone(&allow),
+        quarantine: Arc::clone(&quarantine),
+        seals: Arc::clone(&seals),
+        drift: Drift::new(&config.drift),
+    };
+    let judge = Arc::new(Judge::new(&config.scan, means));
     let registry = Arc::new(Registry::default());
     let (judging, versions) = (Arc::clone(&judge), Arc::clone(&judge));
     let means = scan::Means {
@@ -206,6 +210,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         quarantine,
         seals,
         scans,
+        drift: config.drift.clone(),
         containerd: config.scan.containerd.clone(),
         container_budget,
         event_fd_limit: u32::try_from(nofile).unwrap_or(u32::MAX),

@@ -15,6 +15,9 @@ use crate::judge::{Outcome, Verdict};
 use crate::origin;
 use crate::session::{Opening, Session};
 
+/// What an incident is called that is about where a file comes from.
+const DRIFT: &str = "Drift";
+
 /// The incident of an opener whose answer is `action`.
 pub(crate) fn of_opening(opening: &Opening, outcome: &Outcome, action: Action) -> Draft {
     let process = process(opening.event.pid, opening.event.pidfd.as_ref().map(AsFd::as_fd));
@@ -27,6 +30,31 @@ pub(crate) fn of_opening(opening: &Opening, outcome: &Outcome, action: Action) -
         process,
         file,
     )
+}
+
+/// The incident of an opener that runs what its image does not have.
+pub(crate) fn of_drift(opening: &Opening, outcome: &Outcome, action: Action) -> Draft {
+    let draft = of_opening(opening, outcome, action);
+    let severity = if action == Action::Deny {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
+    let (path, container) = (
+        draft.file.as_ref().map_or("", |file| &file.path),
+        &opening.session().container.id,
+    );
+    let output = format!("{action}: exec of {path} in container {container}: it is not in the image");
+    Draft {
+        rule: DRIFT.into(),
+        severity,
+        // Ingress Tool Transfer.
+        tags: ["file", "drift", "mitre_command_and_control", "T1105"]
+            .map(str::to_owned)
+            .to_vec(),
+        output,
+        ..draft
+    }
 }
 
 /// An incident about a file of a container.

@@ -25,6 +25,7 @@ use crate::catch_up;
 use crate::daemon::Daemon;
 use crate::incidents::Draft;
 use crate::offer::Offer;
+use crate::policy::Policy;
 use crate::reader::Ticket;
 use crate::session::Session;
 
@@ -118,7 +119,8 @@ async fn meet(daemon: &Daemon, keeper: &mut Connection) -> io::Result<(Arc<Sessi
         .await?;
     match keeper.hear().await? {
         Some(from_keeper::Message::Take(take)) => {
-            let session = Arc::new(Session::new(offer, daemon.container_budget));
+            let policy = Policy::of(&offer.container, &daemon.drift);
+            let session = Arc::new(Session::new(offer, policy, daemon.container_budget));
             let gap = take.gap.map(|gap| {
                 (
                     gap.planned,

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazaret_config::{OnUnjudged, Scan};
-use lazaret_sys::fanotify::Response;
+use lazaret_sys::fanotify::{Response, Unasked};
 use lazaret_types::{Access, Action, Finding, Severity, Sha256, UnjudgedReason};
 use lru::LruCache;
 
 use crate::allow::AllowList;
 use crate::counters::Counters;
+use crate::drift::{Drift, Opinion};
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
-use crate::origin::{Inode, Origin};
+use crate::origin::{self, Copied, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
@@ -51,6 +52,18 @@ pub(crate) enum Outcome {
     Unjudged(UnjudgedReason),
 }
 
+/// What a [`Judge`] works with.
+pub(crate) struct Means {
+    pub(crate) signatures: Arc<Signatures>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) incidents: Arc<IncidentLog>,
+    pub(crate) allow: Arc<AllowList>,
+    pub(crate) quarantine: Arc<Quarantine>,
+    pub(crate) seals: Arc<Seals>,
+    pub(crate) drift: Drift,
+}
+
 /// Judges openers. Shared by all threads that do.
 pub(crate) struct Judge {
     engines: Vec<Box<dyn Engine>>,
@@ -61,6 +74,7 @@ pub(crate) struct Judge {
     /// Digests of files of images, which only the host could change.
     images: Mutex<LruCache<Inode, Sha256>>,
     seals: Arc<Seals>,
+    drift: Drift,
     max_size: u64,
     pub(crate) timeout: Duration,
     on_unjudged: OnUnjudged,
@@ -74,16 +88,17 @@ pub(crate) struct Judge {
 struct Decision<'a> {
     opening: &'a Opening,
     /// None when nobody judged.
-    outcome: Option<Outcome>,
+    examined: Option<Examined>,
     action: Action,
     draft: Option<Draft>,
-    held: Option<Held>,
 }
 
 /// What was found out for an opener.
 struct Examined {
     outcome: Outcome,
-    /// Its file cannot change unnoticed.
+    /// About where the file comes from.
+    drift: Opinion,
+    /// The file cannot change unnoticed.
     held: Option<Held>,
 }
 
@@ -93,16 +108,17 @@ struct Cache {
 }
 
 impl Judge {
-    pub(crate) fn new(
-        config: &Scan,
-        signatures: Arc<Signatures>,
-        workers: Arc<Workers>,
-        counters: Arc<Counters>,
-        incidents: Arc<IncidentLog>,
-        allow: Arc<AllowList>,
-        quarantine: Arc<Quarantine>,
-        seals: Arc<Seals>,
-    ) -> Self {
+    pub(crate) fn new(config: &Scan, means: Means) -> Self {
+        let Means {
+            signatures,
+            workers,
+            counters,
+            incidents,
+            allow,
+            quarantine,
+            seals,
+            drift,
+        } = means;
         let entries = NonZeroUsize::new(config.cache_entries).unwrap_or(NonZeroUsize::MIN);
         Self {
             engines: vec![
@@ -117,6 +133,7 @@ impl Judge {
             }),
             images: Mutex::new(LruCache::new(entries)),
             seals,
+            drift,
             max_size: config.max_file_size.as_u64(),
             timeout: config.timeout,
             on_unjudged: config.on_unjudged,
@@ -164,8 +181,28 @@ impl Judge {
         // means it to be.
         match &held {
             Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
-            _ => Some(Examined { outcome, held }),
+            _ => Some(Examined {
+                drift: self.drift.examine(opening, &origin, |copied| {
+                    self.is_unchanged(copied, &outcome, deadline)
+                }),
+                outcome,
+                held,
+            }),
         }
+    }
+
+    /// Whether a file that was copied up still has the content that it has in the image.
+    fn is_unchanged(&self, copied: &Copied, outcome: &Outcome, deadline: Instant) -> bool {
+        let Outcome::Judged { digest, .. } = outcome else {
+            return false;
+        };
+        let limits = Limits {
+            size: self.max_size,
+            deadline,
+        };
+        let image = origin::reopen(&copied.image).map_err(Failure::Read);
+        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), Some(copied.inode), limits));
+        image.is_ok_and(|image| image == *digest)
     }
 
     /// Answers an opener that waited too long.
@@ -265,23 +302,30 @@ impl Judge {
     /// can be asked who it is, afterwards it may be gone. Without an outcome it is
     /// refused and nothing is told.
     fn decide<'a>(&self, opening: &'a Opening, examined: Option<Examined>) -> Option<Decision<'a>> {
-        let (outcome, held) =
-            examined.map_or((None, None), |examined| (Some(examined.outcome), examined.held));
-        let access = opening.access();
-        let action = outcome
+        let content = examined.as_ref().map_or(Action::Deny, |examined| {
+            self.action(&examined.outcome, opening.access())
+        });
+        let drift = examined
             .as_ref()
-            .map_or(Action::Deny, |outcome| self.action(outcome, access));
+            .map_or(Action::Allow, |examined| examined.drift.action);
         if !opening.claim() {
             return None;
         }
-        let told = outcome.as_ref().filter(|_| action != Action::Allow);
-        let draft = told.map(|outcome| evidence::of_opening(opening, outcome, action));
+        let action = content.max(drift);
+        let told = examined.as_ref().filter(|_| action != Action::Allow);
+        let draft = told.map(|examined| {
+            // What is known bad says more than where it comes from.
+            if content == action {
+                evidence::of_opening(opening, &examined.outcome, action)
+            } else {
+                evidence::of_drift(opening, &examined.outcome, action)
+            }
+        });
         Some(Decision {
             opening,
-            outcome,
+            examined,
             action,
             draft,
-            held,
         })
     }
 
@@ -299,16 +343,18 @@ impl Judge {
     fn follow_up(&self, decision: Decision<'_>) {
         let Decision {
             opening,
-            outcome: Some(outcome),
+            examined: Some(examined),
             action,
             draft,
-            held,
         } = decision
         else {
             return;
         };
-        if let Some(held) = held {
-            self.let_go(opening, held, &outcome);
+        let Examined { outcome, drift, held } = examined;
+        match held {
+            Some(held) if action != Action::Deny => self.let_go(opening, held, drift.unasked, &outcome),
+            Some(held) => held.give_back(opening.access()),
+            None => {}
         }
         let session = opening.session();
         self.count(opening, &outcome, action);
@@ -326,14 +372,16 @@ impl Judge {
     }
 
     /// Seals a clean file, or lets writers at it again.
-    fn let_go(&self, opening: &Opening, held: Held, outcome: &Outcome) {
+    fn let_go(&self, opening: &Opening, held: Held, unasked: Unasked, outcome: &Outcome) {
         match outcome {
             // What is only allowed is asked about each time, so that it can be forbidden again.
             Outcome::Judged {
                 digest,
                 verdict: Verdict::Clean,
                 set,
-            } if !self.allow.allows(digest) => self.seals.seal(opening, held, || *self.set() == **set),
+            } if !self.allow.allows(digest) => {
+                self.seals.seal(opening, held, unasked, || *self.set() == **set);
+            }
             _ => held.give_back(opening.access()),
         }
     }
@@ -386,6 +434,7 @@ impl Examined {
     fn unjudged(reason: UnjudgedReason) -> Self {
         Self {
             outcome: Outcome::Unjudged(reason),
+            drift: Opinion::INDIFFERENT,
             held: None,
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lazaret_sys::fd_path;
+use lazaret_sys::{fd_path, handle};
 use lazaret_types::Layers;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 
@@ -26,11 +26,23 @@ pub(crate) enum Origin {
     Image(Inode),
     /// The container's own, in its upper layer: an `O_PATH` descriptor of the inode there.
     Layer(OwnedFd),
+    /// The image's once, copied up when the container changed it or its attributes.
+    Copied(Copied),
     /// On a file system without layers.
     Plain,
-    /// The image's, copied up when the container changed it; or on a file system that we cannot
-    /// see through; or it moved while we looked.
+    /// On a file system that we cannot see through; or it moved while we looked.
     Unknown,
+}
+
+/// A file in the upper layer, and the one in the image that it was made of.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// `O_PATH`, in the upper layer.
+    pub(crate) own: OwnedFd,
+    /// `O_PATH`, in a lower one.
+    pub(crate) image: OwnedFd,
+    /// Of the latter.
+    pub(crate) inode: Inode,
 }
 
 /// An inode with one content, among all that ever were on this machine. That holds for a file
@@ -42,6 +54,13 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
+    fn from(stat: &Statx) -> Self {
+        Self {
+            device: (stat.stx_dev_major, stat.stx_dev_minor),
+            identity: Identity::from(stat),
+        }
+    }
+
     /// Whether it had this identity when it was looked up.
     pub(crate) fn is(&self, identity: &Identity) -> bool {
         self.identity == *identity
@@ -63,6 +82,10 @@ impl Identity {
     /// As `statx(2)`.
     pub(crate) fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
         Ok(Self::from(&statx(file)?))
+    }
+
+    fn numbered(self, number: u64) -> Self {
+        Self { number, ..self }
     }
 
     fn from(stat: &Statx) -> Self {
@@ -102,24 +125,61 @@ fn layered(file: BorrowedFd<'_>, layers: &Layers) -> io::Result<Origin> {
     let Ok(relative) = path.strip_prefix("/") else {
         return Ok(Origin::Unknown);
     };
-    if let Some((found, stat)) = layers.upper.as_deref().and_then(|upper| regular(upper, relative)) {
-        // Copied up, it would show the number that it has in the image.
-        let own = Identity::from(&stat) == opened;
-        return Ok(if own {
-            Origin::Layer(found)
-        } else {
-            Origin::Unknown
-        });
+    let upper = layers.upper.as_deref().and_then(|upper| regular(upper, relative));
+    let mut lower = layers.lower.iter().filter_map(|layer| regular(layer, relative));
+    let Some((own, stat)) = upper else {
+        let image = lower.map(|(_, stat)| Inode::from(&stat));
+        let mut itself = image.filter(|inode| inode.is(&opened));
+        return Ok(itself.next().map_or(Origin::Unknown, Origin::Image));
+    };
+    let identity = Identity::from(&stat);
+    if identity == opened {
+        return Ok(Origin::Layer(own));
     }
-    let lower = layers.lower.iter().filter_map(|layer| regular(layer, relative));
-    for (_, stat) in lower {
-        let identity = Identity::from(&stat);
-        if identity == opened {
-            let device = (stat.stx_dev_major, stat.stx_dev_minor);
-            return Ok(Origin::Image(Inode { device, identity }));
-        }
-    }
-    Ok(Origin::Unknown)
+    let Some((image, stat)) = lower.next() else {
+        return Ok(Origin::Unknown);
+    };
+    // Overlayfs shows a file that was copied up under the number that it has in the image.
+    let inode = Inode::from(&stat);
+    let is_it = opened == identity.numbered(inode.identity.number) && is_copy(&own, &image)?;
+    Ok(if is_it {
+        Origin::Copied(Copied { own, image, inode })
+    } else {
+        Origin::Unknown
+    })
+}
+
+/// Whether overlayfs noted that it made one file of the other. It notes it for one file only,
+/// and a container cannot write the note.
+fn is_copy(own: &OwnedFd, image: &OwnedFd) -> io::Result<bool> {
+    /// Longer than any: see [`note`].
+    const MAX: usize = 256;
+    let mut value = [0; MAX];
+    let length = match rustix::fs::getxattr(fd_path(own), "trusted.overlay.origin", &mut value) {
+        Err(rustix::io::Errno::NODATA) => return Ok(false),
+        got => got?,
+    };
+    let handle = handle::of(image.as_fd())?;
+    Ok(note(value.get(..length).unwrap_or_default()) == Some((handle.kind, handle.bytes.as_slice())))
+}
+
+/// The file handle in `struct ovl_fb` (fs/overlayfs/overlayfs.h): `version u8 = 0, magic u8 =
+/// 0xfb, len u8, flags u8, type u8, uuid [u8; 16], handle [u8]`.
+fn note(value: &[u8]) -> Option<(i32, &[u8])> {
+    const UUID: usize = 16;
+    let (&[version, magic, length, _flags, kind], rest) = value.split_first_chunk()?;
+    let whole = version == 0 && magic == 0xfb && usize::from(length) == value.len();
+    let handle = rest.get(UUID..)?;
+    whole.then_some((i32::from(kind), handle))
+}
+
+/// Opens the regular file that an `O_PATH` descriptor names, for reading.
+///
+/// # Errors
+/// As `open(2)`.
+pub(crate) fn reopen(path: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(fd_path(path), flags, Mode::empty())?)
 }
 
 /// The path of an open file, as its container sees it.
@@ -173,6 +233,17 @@ mod tests {
         assert!(regular(layer.path(), Path::new("file")).is_some());
         assert!(regular(layer.path(), Path::new("etc/passwd")).is_none());
         assert!(regular(layer.path(), Path::new("../../etc/passwd")).is_none());
+    }
+
+    #[test]
+    fn reads_overlayfs_notes_and_nothing_else() {
+        let mut value = vec![0, 0xfb, 29, 0, 1];
+        value.extend([9; 16]);
+        value.extend([1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(note(&value), Some((1, &[1, 2, 3, 4, 5, 6, 7, 8][..])));
+        (0..value.len()).for_each(|length| assert_eq!(note(&value[..length]), None));
+        value[1] = 0;
+        assert_eq!(note(&value), None);
     }
 
     #[test]

@@ -15,13 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lazaret_sys::fd_path;
+use lazaret_sys::fanotify::Unasked;
 use lazaret_sys::lease::{Breaks, Broken, Lease, Listener};
 use lazaret_types::Access;
-use rustix::fs::{Mode, OFlags};
 
 use crate::liveness::Pulse;
-use crate::origin::{Identity, Inode, Origin};
+use crate::origin::{Copied, Identity, Inode, Origin, reopen};
 use crate::session::{Opening, Session};
 
 /// Descriptors that one seal holds, at most.
@@ -155,7 +154,9 @@ impl Seals {
         let (holder, opened, image) = match origin {
             Origin::Image(inode) => (own(), None, Some(*inode)),
             Origin::Plain => (own(), None, None),
-            Origin::Layer(real) => (reopen(real), Some(own().map_err(out_of_reach)?), None),
+            Origin::Layer(real) | Origin::Copied(Copied { own: real, .. }) => {
+                (reopen(real), Some(own().map_err(out_of_reach)?), None)
+            }
             Origin::Unknown => return Err(NotHeld::OutOfReach),
         };
         let lease = Lease::take(holder.map_err(out_of_reach)?, self.listener);
@@ -172,7 +173,13 @@ impl Seals {
 
     /// Seals a file that was found clean while it was held, and that was allowed. `current` tells
     /// whether the verdict still stands.
-    pub(crate) fn seal(&self, opening: &Opening, held: Held, current: impl FnOnce() -> bool) {
+    pub(crate) fn seal(
+        &self,
+        opening: &Opening,
+        held: Held,
+        unasked: Unasked,
+        current: impl FnOnce() -> bool,
+    ) {
         let file = opening.event.file.as_fd();
         if self.capacity == 0 {
             return held.give_back(opening.access());
@@ -181,26 +188,30 @@ impl Seals {
             return held.give_back(opening.access());
         };
         let (session, inode) = (opening.session(), (stat.st_dev, stat.st_ino));
+        // Who hears of a break, and who lifts all seals, waits for this.
+        let mut book = self.lock();
+        let replaced = book.take_inode(session, inode);
+        // An execution asks twice, and the second time it looks like any other open.
+        let now = Instant::now();
+        let runs = replaced.as_ref().is_some_and(|seal| seal.kept_until > now);
+        let access = if runs { Access::Exec } else { opening.access() };
         let seal = Seal {
             session: Arc::clone(session),
             inode,
             age: 0,
-            kept_until: Instant::now() + grace(opening.access()),
+            kept_until: now + grace(access),
             held,
         };
-        // Who hears of a break, and who lifts all seals, waits for this.
-        let mut book = self.lock();
-        let replaced = book.take_inode(session, inode);
         let over = book.take_over(self.capacity, session);
         replaced.iter().chain(&over).for_each(Seal::lift);
-        let sealed = session.group.ignore(file).is_ok() && seal.held.is_whole() && current();
+        let sealed = session.group.ignore(file, unasked).is_ok() && seal.held.is_whole() && current();
         if sealed {
             book.insert(seal);
             drop(book);
         } else {
             seal.lift();
             drop(book);
-            seal.held.give_back(opening.access());
+            seal.held.give_back(access);
         }
     }
 
@@ -305,12 +316,6 @@ fn grace(access: Access) -> Duration {
         Access::Exec => GRACE,
         Access::Open => Duration::ZERO,
     }
-}
-
-/// Opens the inode that an `O_PATH` descriptor of a regular file names.
-fn reopen(path: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(fd_path(path), flags, Mode::empty())?)
 }
 
 fn key(session: &Arc<Session>) -> usize {

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::budget::Budget;
 use crate::counters::Counter;
 use crate::offer::Offer;
+use crate::policy::Policy;
 use crate::rate::Rate;
 use crate::reader::Waker;
 
@@ -31,6 +32,7 @@ pub(crate) struct Session {
     pub(crate) cgroup: Option<(PathBuf, CgroupId)>,
     pub(crate) guarded: Vec<Superblock>,
     pub(crate) shared: Vec<Superblock>,
+    pub(crate) policy: Policy,
     pub(crate) attached_at: SystemTime,
     /// The gap that it came with, when it was attached before.
     pub(crate) gap: Mutex<Option<Gap>>,
@@ -55,7 +57,7 @@ pub(crate) struct Session {
 impl Session {
     /// A session of an offered container, which may have `budget` openers under
     /// judgement at once.
-    pub(crate) fn new(offer: Offer, budget: usize) -> Self {
+    pub(crate) fn new(offer: Offer, policy: Policy, budget: usize) -> Self {
         let Offer {
             container,
             group,
@@ -78,6 +80,7 @@ impl Session {
             cgroup,
             guarded,
             shared,
+            policy,
             attached_at: SystemTime::now(),
             gap: Mutex::new(None),
             ending: AtomicBool::new(false),

@@ -10,4 +10,6 @@ mod load;
 mod schema;
 
 pub use load::{CONFIG_ENV, ConfigError, DEFAULT_PATH};
-pub use schema::{Config, Guard, Incidents, Node, OnUnjudged, Quarantine, QuarantineMode, Scan, Watchdog};
+pub use schema::{
+    Config, Drift, Guard, Incidents, Node, OnUnjudged, Quarantine, QuarantineMode, Scan, Watchdog,
+};

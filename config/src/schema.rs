@@ -27,6 +27,8 @@ pub struct Config {
     pub incidents: Incidents,
     /// `[quarantine]`
     pub quarantine: Quarantine,
+    /// `[drift]`
+    pub drift: Drift,
 }
 
 /// Where lazaret lives on this node.
@@ -119,6 +121,21 @@ pub struct Incidents {
     pub max_file_size: ByteSize,
     /// Rotated files kept.
     pub keep: usize,
+}
+
+/// What happens when a container runs a file that its image does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drift {
+    /// `allow`, `alert` or `deny`.
+    pub action: Action,
+    /// Whether a container's annotation `lazaret.io/drift` may say otherwise.
+    pub owner_decides: bool,
+    /// Programs of the image that may run what the image does not have, and so may what they
+    /// start: package managers. Absolute paths.
+    pub programs: Vec<PathBuf>,
+    /// Folders of the container from which anything may run. Absolute paths.
+    pub folders: Vec<PathBuf>,
 }
 
 /// What becomes of a file that was denied.
@@ -225,6 +242,17 @@ impl Default for Incidents {
     }
 }
 
+impl Default for Drift {
+    fn default() -> Self {
+        Self {
+            action: Action::Alert,
+            owner_decides: true,
+            programs: Vec::new(),
+            folders: Vec::new(),
+        }
+    }
+}
+
 impl Default for Quarantine {
     fn default() -> Self {
         Self {
@@ -276,11 +304,20 @@ impl Config {
             return Err("watchdog.deadline must be longer than scan.timeout".into());
         }
         for (key, action) in [
-            ("exec", self.scan.on_unjudged.exec),
-            ("open", self.scan.on_unjudged.open),
+            ("scan.on_unjudged.exec", self.scan.on_unjudged.exec),
+            ("scan.on_unjudged.open", self.scan.on_unjudged.open),
+            ("drift.action", self.drift.action),
         ] {
             if matches!(action, Action::Quarantine | Action::Kill) {
-                return Err(format!("scan.on_unjudged.{key} is one of allow, alert, deny"));
+                return Err(format!("{key} is one of allow, alert, deny"));
+            }
+        }
+        for (key, paths) in [
+            ("drift.programs", &self.drift.programs),
+            ("drift.folders", &self.drift.folders),
+        ] {
+            if let Some(path) = paths.iter().find(|path| !path.is_absolute()) {
+                return Err(format!("{key}: {} is not an absolute path", path.display()));
             }
         }
         if self.scan.worker_memory.as_u64() < self.scan.max_file_size.as_u64() + WORKER_BASE {

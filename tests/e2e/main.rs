@@ -5,11 +5,13 @@ mod bad_input;
 mod case;
 mod check;
 mod daemon_loss;
+mod drift;
 mod lifecycle;
 mod like_stock;
 mod malware;
 mod quarantine;
 mod scan;
+mod seals;
 mod shim_by_hand;
 mod starts;
 mod workers;
@@ -68,6 +70,8 @@ fn cases() -> impl Iterator<Item = Case> {
     let topics = [
         like_stock::CASES,
         malware::CASES,
+        drift::CASES,
+        seals::CASES,
         quarantine::CASES,
         scan::CASES,
         workers::CASES,

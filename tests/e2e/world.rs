@@ -24,6 +24,8 @@ pub(crate) const EVIL_SCRIPT: &str = "/evil/script";
 pub(crate) const SCRIPT_OF_EVIL: &str = "/opt/script-of-evil";
 /// A dynamic shell, clean.
 pub(crate) const DYNAMIC: &str = "/opt/dash";
+/// What makes the listed [`EVIL_DYNAMIC`] of it.
+pub(crate) const EVIL_TAIL: &str = "e2e dynamic";
 /// The same, listed.
 pub(crate) const EVIL_DYNAMIC: &str = "/evil/dash";
 /// What a container appends to busybox to make a listed file of its own.
@@ -145,7 +147,7 @@ pub(crate) fn dropped() -> Result<Malware> {
 }
 
 pub(crate) fn evil_dynamic() -> Result<Malware> {
-    Malware::of_program(HOST_SHELL, "e2e dynamic")
+    Malware::of_program(HOST_SHELL, EVIL_TAIL)
 }
 
 /// The loader of dynamic programs, the same path here and in the image.

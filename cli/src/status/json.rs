@@ -56,6 +56,7 @@ fn container(container: &Container) -> Value {
         "events": container.events,
         "denied": container.denied,
         "unjudged": container.unjudged,
+        "sealed": container.sealed,
         "gap": container.gap.map(|gap| {
             json!({ "lasted_ms": gap.lasted_ms, "allowed": gap.allowed, "denied": gap.denied })
         }),

@@ -27,6 +27,15 @@ const PIDFD_INFO: usize = 8;
 /// Bytes of one event as this group reads them.
 pub const EVENT_SIZE: usize = METADATA + PIDFD_INFO;
 
+/// Which openers of a file go on without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unasked {
+    /// Those that open it, but not those that run it.
+    Opens,
+    /// All.
+    All,
+}
+
 /// What is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Response {
@@ -107,17 +116,21 @@ impl Group {
         )
     }
 
-    /// Lets everybody open and run the file `on` without asking, until its content is written to
-    /// through a system call. The kernel forgets it when it needs the memory.
+    /// Lets openers of the file `on` go on without asking, until its content is written to through
+    /// a system call. The kernel forgets it when it needs the memory.
     ///
     /// Stores through a shared mapping and asynchronous writes do *not* end it: whoever calls
     /// this holds a [`Lease`](crate::lease::Lease) for as long as it is to be true.
     ///
     /// # Errors
     /// As `fanotify_mark(2)`; `EINVAL` before Linux 6.0.
-    pub fn ignore(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn ignore(&self, on: BorrowedFd<'_>, unasked: Unasked) -> io::Result<()> {
+        let mask = match unasked {
+            Unasked::Opens => fan::FAN_OPEN_PERM,
+            Unasked::All => MASK,
+        };
         let evictable = libc::FAN_MARK_EVICTABLE;
-        self.mark_inode(on, fan::FAN_MARK_ADD | libc::FAN_MARK_IGNORE | evictable)
+        self.mark_inode(on, fan::FAN_MARK_ADD | libc::FAN_MARK_IGNORE | evictable, mask)
     }
 
     /// Ends [`Group::ignore`].
@@ -125,16 +138,16 @@ impl Group {
     /// # Errors
     /// As `fanotify_mark(2)`.
     pub fn heed(&self, on: BorrowedFd<'_>) -> io::Result<()> {
-        match self.mark_inode(on, fan::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE) {
+        match self.mark_inode(on, fan::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE, MASK) {
             // The kernel has forgotten it already.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             done => done,
         }
     }
 
-    fn mark_inode(&self, on: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    fn mark_inode(&self, on: BorrowedFd<'_>, flags: u32, mask: u64) -> io::Result<()> {
         let path = crate::fd_path(on);
-        fan::fanotify_mark(self.0.as_raw_fd(), flags, MASK, libc::AT_FDCWD, path.as_path())
+        fan::fanotify_mark(self.0.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_path())
     }
 
     /// Drops every mark on an inode, ignore marks among them; those on

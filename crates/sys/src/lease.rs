@@ -86,6 +86,20 @@ fn fcntl(fd: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> io:
     }
 }
 
+/// That signal, and what comes instead when the queue is full (fcntl(2), F_SETSIG).
+fn signals() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: it initialises the set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: it was initialised just now.
+    let mut set = unsafe { set.assume_init() };
+    for signal in [libc::SIGIO, signal()] {
+        // SAFETY: the set is initialised, and the signal exists.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
 /// Whose lease is to be given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Broken {
@@ -125,15 +139,7 @@ impl Breaks {
     /// # Errors
     /// As `pthread_sigmask(3)` and `signalfd(2)`.
     pub fn listen() -> io::Result<Self> {
-        let mut signals = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set before the others use it, and both signals exist.
-        let signals = unsafe {
-            libc::sigemptyset(signals.as_mut_ptr());
-            // What comes instead when the queue is full (fcntl(2), F_SETSIG).
-            libc::sigaddset(signals.as_mut_ptr(), libc::SIGIO);
-            libc::sigaddset(signals.as_mut_ptr(), signal());
-            signals.assume_init()
-        };
+        let signals = signals();
         // SAFETY: the set is initialised, and the old one is not asked for.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) } {
             0 => {}

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod child;
 pub mod fanotify;
 pub mod fork;
+pub mod handle;
 pub mod lease;
 pub mod mounts;
 pub mod pidfd;

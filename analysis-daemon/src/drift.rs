@@ -1,0 +1,135 @@
+//! Drift: a container runs a file that its image does not have.
+//!
+//! No signature is needed to see it, and a container that is left as it was built has none. What
+//! an interpreter reads, or `ld.so FILE` loads, is opened and not run: that is not drift here.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use lazaret_config::Drift as Config;
+use lazaret_sys::fanotify::Unasked;
+use lazaret_types::{Access, Action};
+use rustix::fs::{Mode, OFlags};
+
+use crate::origin::{Copied, Origin, path_of};
+use crate::session::{Opening, Session};
+
+/// Parents that are asked about, at most.
+const MAX_PARENTS: usize = 16;
+
+/// Tells drift from what may run though the image does not have it.
+#[derive(Debug)]
+pub(crate) struct Drift {
+    programs: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+/// What is to be done about where one file comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opinion {
+    pub(crate) action: Action,
+    /// Who may go on unasked when the file is clean, too.
+    pub(crate) unasked: Unasked,
+}
+
+impl Opinion {
+    pub(crate) const INDIFFERENT: Self = Self {
+        action: Action::Allow,
+        unasked: Unasked::All,
+    };
+}
+
+impl Drift {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            programs: config.programs.clone(),
+            folders: config.folders.clone(),
+        }
+    }
+
+    /// What the policy says of opening or running this file. `same` tells whether a file that was
+    /// copied up still has the content that it has in the image.
+    pub(crate) fn examine(
+        &self,
+        opening: &Opening,
+        origin: &Origin,
+        same: impl FnOnce(&Copied) -> bool,
+    ) -> Opinion {
+        let policy = opening.session().policy.drift;
+        let of_image = match origin {
+            Origin::Image(_) => true,
+            // Its mode or owner may be all that was changed.
+            Origin::Copied(copied) => opening.access() == Access::Exec && same(copied),
+            Origin::Layer(_) | Origin::Plain | Origin::Unknown => false,
+        };
+        if of_image || !is_of_interest(opening.session()) {
+            Opinion::INDIFFERENT
+        } else if opening.access() == Access::Open
+            || self.is_in_folder(opening)
+            || self.is_by_program(opening)
+        {
+            // The next one may run it, from elsewhere, or by another program.
+            Opinion {
+                action: Action::Allow,
+                unasked: Unasked::Opens,
+            }
+        } else {
+            // Once it has run, it is known.
+            Opinion {
+                action: policy,
+                unasked: Unasked::All,
+            }
+        }
+    }
+
+    fn is_in_folder(&self, opening: &Opening) -> bool {
+        let path = path_of(opening.event.file.as_fd());
+        path.is_ok_and(|path| self.folders.iter().any(|folder| path.starts_with(folder)))
+    }
+
+    /// Whether the opener, or who started it, is one of the programs: as the image has it, not
+    /// what the container put in its place.
+    fn is_by_program(&self, opening: &Opening) -> bool {
+        if self.programs.is_empty() {
+            return false;
+        }
+        let session = opening.session();
+        let mut pid = opening.event.pid;
+        for _ in 0..=MAX_PARENTS {
+            if self.is_program(session, pid).unwrap_or(false) {
+                return true;
+            }
+            if pid == session.init_pid {
+                return false;
+            }
+            match parent(pid) {
+                Some(parent) if parent > 1 => pid = parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    fn is_program(&self, session: &Session, pid: i32) -> io::Result<bool> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let program = rustix::fs::open(format!("/proc/{pid}/exe"), flags, Mode::empty())?;
+        let path = path_of(program.as_fd())?;
+        let listed = self.programs.contains(&path);
+        let layers = &session.container.layers;
+        Ok(listed && matches!(Origin::of(program.as_fd(), layers), Origin::Image(_)))
+    }
+}
+
+/// Whether anything is to be done about drift. Without layers nothing tells what is of the image.
+fn is_of_interest(session: &Session) -> bool {
+    session.policy.drift != Action::Allow && !session.container.layers.lower.is_empty()
+}
+
+/// The fourth field of `/proc/PID/stat`, after the name in parentheses (proc_pid_stat(5)).
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
+}
