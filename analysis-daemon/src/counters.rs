@@ -36,6 +36,11 @@ pub(crate) struct Counters {
     /// Events that the kernel refused because we could not take them: out of
     /// descriptors, or a file that could not be opened without waiting.
     pub(crate) refused_by_kernel: Counter,
+    /// Files judged after somebody wrote to them.
+    pub(crate) written: Counter,
+    /// Times that more files were written than could be remembered: these are judged when they
+    /// are opened.
+    pub(crate) writes_lost: Counter,
     /// Incidents not written because one container made too many of them.
     pub(crate) incidents_suppressed: Counter,
 }

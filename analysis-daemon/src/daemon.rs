@@ -27,6 +27,7 @@ use crate::scan::{self, Scans};
 use crate::seals::{self, Seals};
 use crate::signatures::Signatures;
 use crate::workers::{self, Workers};
+use crate::writes::{self, Writes};
 use crate::{control, handover, node_id, watchdog};
 
 /// How long a daemon that leaves may keep its successor waiting.
@@ -49,6 +50,8 @@ pub(crate) struct Daemon {
     pub(crate) allow: Arc<AllowList>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) seals: Arc<Seals>,
+    /// None when nothing is judged before it is opened.
+    pub(crate) writes: Option<Arc<Writes>>,
     pub(crate) scans: Arc<Scans>,
     /// What is done about drift where the owner says nothing.
     pub(crate) drift: lazaret_config::Drift,
@@ -152,10 +155,10 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     )
     .context("cannot open the quarantine")?;
     let threads = pool::threads(config.scan.threads);
-    // More than judge openers, for scans.
+    // More than judge openers: for scans, and for what is written.
     let workers = Arc::new(Workers::start(
         worker_settings(config)?,
-        threads + scan::MAX_RUNNING,
+        threads + scan::MAX_RUNNING + 1,
     )?);
     let mut pulses = Vec::new();
     let seals = if config.guard.seals {
@@ -190,6 +193,13 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         registry: Arc::clone(&registry),
     };
     let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
+    let means = writes::Means {
+        judge: Arc::clone(&judge),
+        counters: Arc::clone(&counters),
+        incidents: Arc::clone(&incidents),
+        quarantine: Arc::clone(&quarantine),
+    };
+    let writes = config.scan.on_write.then(|| Writes::start(means)).transpose()?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
     let sink = Arc::clone(&pool);
@@ -209,6 +219,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         allow,
         quarantine,
         seals,
+        writes,
         scans,
         drift: config.drift.clone(),
         containerd: config.scan.containerd.clone(),

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use lazaret_config::Drift as Config;
 use lazaret_sys::fanotify::Unasked;
-use lazaret_types::{Access, Action};
+use lazaret_types::Action;
 use rustix::fs::{Mode, OFlags};
 
 use crate::origin::{Copied, Origin, path_of};
@@ -61,15 +61,12 @@ impl Drift {
         let of_image = match origin {
             Origin::Image(_) => true,
             // Its mode or owner may be all that was changed.
-            Origin::Copied(copied) => opening.access() == Access::Exec && same(copied),
+            Origin::Copied(copied) => opening.event.exec && same(copied),
             Origin::Layer(_) | Origin::Plain | Origin::Unknown => false,
         };
         if of_image || !is_of_interest(opening.session()) {
             Opinion::INDIFFERENT
-        } else if opening.access() == Access::Open
-            || self.is_in_folder(opening)
-            || self.is_by_program(opening)
-        {
+        } else if !opening.event.exec || self.is_in_folder(opening) || self.is_by_program(opening) {
             // The next one may run it, from elsewhere, or by another program.
             Opinion {
                 action: Action::Allow,

@@ -105,7 +105,9 @@ fn tags(outcome: &Outcome, access: Access) -> Vec<String> {
     let tags: &[&str] = match (outcome, access) {
         (Outcome::Unjudged(_), _) => &["file", "unjudged"],
         (Outcome::Judged { .. }, Access::Exec) => &["file", "malware", "mitre_execution", "T1204"],
-        (Outcome::Judged { .. }, Access::Open) => &["file", "malware", "mitre_command_and_control", "T1105"],
+        (Outcome::Judged { .. }, Access::Open | Access::Write) => {
+            &["file", "malware", "mitre_command_and_control", "T1105"]
+        }
     };
     tags.iter().map(|tag| (*tag).to_owned()).collect()
 }

@@ -150,6 +150,7 @@ async fn guard(
 ) -> io::Result<()> {
     let ticket = daemon.readers.add(Arc::clone(&session));
     daemon.registry.insert(ticket, Arc::clone(&session));
+    watch_writes(daemon, ticket, &session);
     let container = Arc::clone(&session.container);
     tracing::info!(container = %container.id, namespace = container.namespace, "guarding");
     daemon.quarantine.resume(&session);
@@ -172,6 +173,15 @@ async fn guard(
     }
     tracing::info!(container = %container.id, "let go");
     Ok(())
+}
+
+/// No reason not to guard: whatever is written is judged when it is opened.
+fn watch_writes(daemon: &Daemon, ticket: Ticket, session: &Arc<Session>) {
+    let watched = daemon.writes.as_ref().map(|writes| writes.watch(ticket, session));
+    if let Some(Err(error)) = watched {
+        let container = &session.container.id;
+        tracing::warn!(%container, %error, "what it writes is judged only when it is opened");
+    }
 }
 
 /// Tells of a gap, and looks at what it let through.
@@ -240,6 +250,9 @@ async fn hand_back(
 
 async fn stop_reading(daemon: &Daemon, session: &Arc<Session>, ticket: Ticket) {
     daemon.readers.remove(ticket).await;
+    if let Some(writes) = &daemon.writes {
+        writes.forget(ticket);
+    }
     daemon.registry.remove(ticket);
     // The deadline of each opener bounds this.
     session.drained().await;

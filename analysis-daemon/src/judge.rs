@@ -333,6 +333,9 @@ impl Judge {
     fn answer(&self, decided: Vec<Decision<'_>>) {
         for Decision { opening, action, .. } in &decided {
             let denied = *action == Action::Deny;
+            if !denied {
+                opening.expect_second();
+            }
             opening.respond(if denied { Response::Deny } else { Response::Allow });
         }
         for decision in decided {
@@ -353,8 +356,8 @@ impl Judge {
         let Examined { outcome, drift, held } = examined;
         match held {
             Some(held) if action != Action::Deny => self.let_go(opening, held, drift.unasked, &outcome),
-            Some(held) => held.give_back(opening.access()),
-            None => {}
+            // Whoever was refused does not care what becomes of it.
+            Some(_) | None => {}
         }
         let session = opening.session();
         self.count(opening, &outcome, action);
@@ -382,7 +385,7 @@ impl Judge {
             } if !self.allow.allows(digest) => {
                 self.seals.seal(opening, held, unasked, || *self.set() == **set);
             }
-            _ => held.give_back(opening.access()),
+            _ => self.seals.release(opening, held),
         }
     }
 
@@ -408,6 +411,8 @@ impl Judge {
             },
             (Outcome::Unjudged(_), Access::Exec) => self.on_unjudged.exec,
             (Outcome::Unjudged(_), Access::Open) => self.on_unjudged.open,
+            // Whoever opens it is asked about.
+            (Outcome::Unjudged(_), Access::Write) => Action::Allow,
         }
     }
 

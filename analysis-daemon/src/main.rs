@@ -29,12 +29,14 @@ mod queue;
 mod rate;
 mod reader;
 mod registry;
+mod runs;
 mod scan;
 mod seals;
 mod session;
 mod signatures;
 mod watchdog;
 mod workers;
+mod writes;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

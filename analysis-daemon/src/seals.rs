@@ -7,11 +7,11 @@
 //! that the container opens. The order is: lease, find out what the file is, judge, mark, look
 //! whether the lease is whole. When it is broken: unmark, and only then give it back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use lazaret_types::Access;
 
 use crate::liveness::Pulse;
 use crate::origin::{Copied, Identity, Inode, Origin, reopen};
+use crate::runs::InodeNumber;
 use crate::session::{Opening, Session};
 
 /// Descriptors that one seal holds, at most.
@@ -49,6 +50,8 @@ pub(crate) struct Seals {
     listener: Listener,
     capacity: usize,
     book: Mutex<Book>,
+    /// Something is to leave.
+    leaving: Condvar,
 }
 
 /// Why a change of a file would go unnoticed.
@@ -76,12 +79,9 @@ struct Seal {
     session: Arc<Session>,
     inode: InodeNumber,
     age: u64,
-    /// The lease is not given back before.
-    kept_until: Instant,
+    /// Somebody may be about to run it at any time.
+    can_run: bool,
 }
-
-/// As the container sees it.
-type InodeNumber = (u64, u64);
 
 #[derive(Debug, Default)]
 struct Book {
@@ -89,6 +89,15 @@ struct Book {
     seals: HashMap<RawFd, Seal>,
     containers: HashMap<usize, Of>,
     next_age: u64,
+    /// Held for who is about to run it, and then given back; earliest first.
+    leaving: VecDeque<Leaving>,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    at: Instant,
+    container: usize,
+    _held: Held,
 }
 
 /// What one container has.
@@ -117,13 +126,19 @@ impl Seals {
                 listener: breaks.listener(),
                 capacity,
                 book: Mutex::default(),
+                leaving: Condvar::new(),
             });
             // Fails only when nobody waits for the seals any more.
             if ready.send(Ok(Arc::clone(&seals))).is_ok() {
                 seals.give_back(&breaks, &pulse);
             }
         })?;
-        started.recv().map_err(io::Error::other)?
+        let seals: Arc<Self> = started.recv().map_err(io::Error::other)??;
+        let graces = Arc::clone(&seals);
+        thread::Builder::new()
+            .name("graces".into())
+            .spawn(move || graces.keep_graces())?;
+        Ok(seals)
     }
 
     /// Makes sure that a change of an open file will be noticed.
@@ -181,37 +196,66 @@ impl Seals {
         current: impl FnOnce() -> bool,
     ) {
         let file = opening.event.file.as_fd();
-        if self.capacity == 0 {
-            return held.give_back(opening.access());
-        }
-        let Ok(stat) = rustix::fs::fstat(file) else {
-            return held.give_back(opening.access());
+        let stat = rustix::fs::fstat(file).ok().filter(|_| self.capacity > 0);
+        let Some(stat) = stat else {
+            return self.release(opening, held);
         };
         let (session, inode) = (opening.session(), (stat.st_dev, stat.st_ino));
         // Who hears of a break, and who lifts all seals, waits for this.
         let mut book = self.lock();
         let replaced = book.take_inode(session, inode);
-        // An execution asks twice, and the second time it looks like any other open.
-        let now = Instant::now();
-        let runs = replaced.as_ref().is_some_and(|seal| seal.kept_until > now);
-        let access = if runs { Access::Exec } else { opening.access() };
+        // Once it is sealed, whoever runs it does not ask.
+        let can_run = stat.st_mode & 0o111 != 0 || opening.access() == Access::Exec;
         let seal = Seal {
             session: Arc::clone(session),
             inode,
             age: 0,
-            kept_until: now + grace(access),
+            can_run,
             held,
         };
         let over = book.take_over(self.capacity, session);
         replaced.iter().chain(&over).for_each(Seal::lift);
         let sealed = session.group.ignore(file, unasked).is_ok() && seal.held.is_whole() && current();
-        if sealed {
+        let refused = if sealed {
             book.insert(seal);
-            drop(book);
+            None
         } else {
             seal.lift();
-            drop(book);
-            seal.held.give_back(access);
+            Some(seal)
+        };
+        drop(book);
+        refused.into_iter().chain(over).for_each(|seal| self.leave(seal));
+    }
+
+    /// Lets writers at a file again that is not to be sealed, after who asked was answered.
+    pub(crate) fn release(&self, opening: &Opening, held: Held) {
+        if opening.access() == Access::Exec {
+            self.keep(key(opening.session()), held);
+        }
+    }
+
+    /// Gives back, in time, what was held for who is about to run it.
+    fn keep_graces(&self) {
+        let mut book = self.lock();
+        loop {
+            let now = Instant::now();
+            let due = book.leaving.iter().take_while(|one| one.at <= now).count();
+            let gone: Vec<_> = book.leaving.drain(..due).collect();
+            if !gone.is_empty() {
+                drop(book);
+                drop(gone);
+                book = self.lock();
+                continue;
+            }
+            let next = book.leaving.front().map(|one| one.at - now);
+            book = match next {
+                Some(left) => self
+                    .leaving
+                    .wait_timeout(book, left)
+                    .map(|(book, _)| book)
+                    .unwrap_or_else(|poisoned| poisoned.into_inner().0),
+                None => self.leaving.wait(book).unwrap_or_else(PoisonError::into_inner),
+            };
         }
     }
 
@@ -220,9 +264,14 @@ impl Seals {
         let mut book = self.lock();
         let lifted = book.take_container(session);
         lift_all(session, &lifted);
+        let container = key(session);
+        let (left, others) = std::mem::take(&mut book.leaving)
+            .into_iter()
+            .partition(|one: &Leaving| one.container == container);
+        book.leaving = others;
         // Closing a file that was deleted can take the disk a while.
         drop(book);
-        drop(lifted);
+        drop::<(_, VecDeque<Leaving>)>((lifted, left));
     }
 
     /// Lifts all seals: what was clean may not be so by new signatures.
@@ -250,12 +299,10 @@ impl Seals {
     /// Gives leases back for ever.
     fn give_back(&self, breaks: &Breaks, pulse: &Pulse) {
         let mut sweep_at = Instant::now() + SWEEP;
-        let mut lifted: Vec<Seal> = Vec::new();
         loop {
-            let next = lifted.iter().map(|seal| seal.kept_until).min();
             let mut broken = Vec::new();
             pulse.rest();
-            if let Err(error) = breaks.wait(next.or(Some(sweep_at)), |lease| broken.push(lease)) {
+            if let Err(error) = breaks.wait(Some(sweep_at), |lease| broken.push(lease)) {
                 // Writers would wait, and what they wrote would be run unasked.
                 tracing::error!(%error, "leases cannot be watched; the guards take over");
                 std::process::abort();
@@ -263,37 +310,52 @@ impl Seals {
             pulse.work();
             for lease in broken {
                 match lease {
-                    Broken::File(number) => lifted.extend(self.lift_one(number)),
-                    Broken::Any => lifted.extend(self.lift_if(|seal| !seal.held.is_whole())),
+                    Broken::File(number) => self.lift_one(number),
+                    Broken::Any => self.lift_if(|seal| !seal.held.is_whole()),
                 }
             }
-            let now = Instant::now();
-            if now >= sweep_at {
-                lifted.extend(self.lift_if(Seal::is_deleted));
-                sweep_at = now + SWEEP;
+            if Instant::now() >= sweep_at {
+                self.lift_if(Seal::is_deleted);
+                sweep_at = Instant::now() + SWEEP;
             }
-            lifted.retain(|seal| seal.kept_until > now);
         }
     }
 
-    fn lift_one(&self, number: RawFd) -> Option<Seal> {
+    fn lift_one(&self, number: RawFd) {
         let mut book = self.lock();
         // It may be another's by now: that one is asked about once more, and no harm is done.
         let seal = book.take(number);
         seal.iter().for_each(Seal::lift);
-        seal
+        drop(book);
+        seal.into_iter().for_each(|seal| self.leave(seal));
     }
 
-    fn lift_if(&self, condition: impl Fn(&Seal) -> bool) -> Vec<Seal> {
+    fn lift_if(&self, condition: impl Fn(&Seal) -> bool) {
         let mut book = self.lock();
         let matching = book.seals.iter().filter(|(_, seal)| condition(seal));
         let numbers: Vec<RawFd> = matching.map(|(number, _)| *number).collect();
-        let seals: Vec<Seal> = numbers
-            .into_iter()
-            .filter_map(|number| book.take(number))
-            .collect();
+        let taken = numbers.into_iter().filter_map(|number| book.take(number));
+        let seals: Vec<Seal> = taken.collect();
         seals.iter().for_each(Seal::lift);
-        seals
+        drop(book);
+        seals.into_iter().for_each(|seal| self.leave(seal));
+    }
+
+    /// Gives a lifted seal's lease back, when nobody can be about to run the file any more.
+    fn leave(&self, seal: Seal) {
+        if seal.can_run {
+            self.keep(key(&seal.session), seal.held);
+        }
+    }
+
+    fn keep(&self, container: usize, held: Held) {
+        let at = Instant::now() + GRACE;
+        self.lock().leaving.push_back(Leaving {
+            at,
+            container,
+            _held: held,
+        });
+        self.leaving.notify_one();
     }
 }
 
@@ -301,20 +363,6 @@ impl Held {
     /// Whether nobody has asked to write yet.
     pub(crate) fn is_whole(&self) -> bool {
         self.lease.is_whole().unwrap_or(false)
-    }
-
-    /// Lets writers go on, after an answer was given.
-    pub(crate) fn give_back(self, access: Access) {
-        if access == Access::Exec && !self.is_whole() {
-            thread::sleep(GRACE);
-        }
-    }
-}
-
-fn grace(access: Access) -> Duration {
-    match access {
-        Access::Exec => GRACE,
-        Access::Open => Duration::ZERO,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::offer::Offer;
 use crate::policy::Policy;
 use crate::rate::Rate;
 use crate::reader::Waker;
+use crate::runs::{InodeNumber, Runs};
 
 /// A container while lazaretd guards it. Its descriptors keep the container's
 /// file systems busy, so the last reference goes when the container does.
@@ -49,6 +50,7 @@ pub(crate) struct Session {
     /// Bounds the incidents of one container.
     pub(crate) reports: Rate,
 
+    pub(crate) runs: Runs,
     pub(crate) budget: Budget,
     open: AtomicUsize,
     idle: Notify,
@@ -90,6 +92,7 @@ impl Session {
             unjudged: Counter::default(),
             sealed: AtomicU64::new(0),
             reports: Rate::new(),
+            runs: Runs::default(),
             budget: Budget::new(budget),
             open: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -119,6 +122,8 @@ pub(crate) struct Opening {
     // Fields are dropped in this order: the descriptors are closed before the
     // place that they took is given back.
     pub(crate) event: Event,
+    inode: Option<InodeNumber>,
+    access: Access,
     place: Place,
     pub(crate) read_at: Instant,
     answered: AtomicBool,
@@ -171,9 +176,14 @@ impl Opening {
     pub(crate) fn new(session: Arc<Session>, event: Event, gate: Arc<Gate>) -> Self {
         session.open.fetch_add(1, Ordering::AcqRel);
         session.events.one();
+        let stat = rustix::fs::fstat(&event.file).ok();
+        let inode = stat.map(|stat| (stat.st_dev, stat.st_ino));
+        let runs = event.exec || inode.is_some_and(|inode| session.runs.has(event.pid, inode));
         let place = Place { session, gate };
         Self {
             event,
+            inode,
+            access: if runs { Access::Exec } else { Access::Open },
             place,
             read_at: Instant::now(),
             answered: AtomicBool::new(false),
@@ -184,11 +194,15 @@ impl Opening {
         &self.place.session
     }
 
+    /// Both questions of an execution count as one.
     pub(crate) fn access(&self) -> Access {
-        if self.event.exec {
-            Access::Exec
-        } else {
-            Access::Open
+        self.access
+    }
+
+    /// It is going to be allowed: when it runs the file, the second question follows.
+    pub(crate) fn expect_second(&self) {
+        if let (true, Some(inode)) = (self.event.exec, self.inode) {
+            self.session().runs.begin(self.event.pid, inode);
         }
     }
 

@@ -84,6 +84,8 @@ pub struct Scan {
     pub worker_uid: u32,
     /// Memory that one of its processes may use. More than `max_file_size`.
     pub worker_memory: ByteSize,
+    /// Whether files are judged when they were written, before anybody opens them.
+    pub on_write: bool,
     /// What all scans together read in a second; 0 means as much as they can.
     pub rate: ByteSize,
     /// The socket of the containerd whose images are scanned.
@@ -209,6 +211,7 @@ impl Default for Scan {
             worker: "lazaret-scan-worker".into(),
             worker_uid: 65_534,
             worker_memory: ByteSize::gib(1),
+            on_write: true,
             rate: ByteSize::mib(64),
             containerd: "/run/containerd/containerd.sock".into(),
             on_unjudged: OnUnjudged::default(),

@@ -34,7 +34,9 @@ fn drifts(node: &Node, id: &str) -> Result<Vec<Incident>> {
 fn alert(world: &World) -> Result<()> {
     let node = world.node()?;
     let id = node.id("drift-alert");
-    let script = format!("{BRING} bring /opt/sh; for i in 1 2 3; do /opt/sh -c 'echo ran'; done");
+    let script = format!(
+        "{BRING} bring /opt/sh; /opt/sh -c 'echo ran'; sleep 1; /opt/sh -c 'echo ran'; /opt/sh -c 'echo ran'"
+    );
     let outcome = node.run(&Run::new(&id, IMAGE).sh(&script))?;
     ensure!(
         outcome.ok()? == "ran\nran\nran",

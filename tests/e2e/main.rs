@@ -6,6 +6,7 @@ mod case;
 mod check;
 mod daemon_loss;
 mod drift;
+mod hostile_files;
 mod lifecycle;
 mod like_stock;
 mod malware;
@@ -16,6 +17,7 @@ mod shim_by_hand;
 mod starts;
 mod workers;
 mod world;
+mod writes;
 
 use std::process::ExitCode;
 
@@ -72,11 +74,13 @@ fn cases() -> impl Iterator<Item = Case> {
         malware::CASES,
         drift::CASES,
         seals::CASES,
+        writes::CASES,
         quarantine::CASES,
         scan::CASES,
         workers::CASES,
         lifecycle::CASES,
         bad_input::CASES,
+        hostile_files::CASES,
         daemon_loss::CASES,
         starts::CASES,
     ];

@@ -1,14 +1,18 @@
 //! What was denied is moved away, shown, exported, and given back when it is allowed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lazaret_tests::daemon::Daemon;
 use lazaret_tests::incident::Incident;
 use lazaret_tests::malware::EFFECT;
 use lazaret_tests::node::Node;
 use lazaret_tests::run::Run;
 use lazaret_tests::{command, wait};
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::case::Case;
@@ -20,13 +24,14 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("quarantine::image_file_goes", image_file),
     Case::shared("quarantine::off_denies_in_place", off),
     Case::shared("quarantine::full_denies_in_place", full),
+    Case::shared("quarantine::full_disk_loses_nothing", full_disk),
 ];
 
 const PATH: &str = "/opt/new/sh";
 const SOON: Duration = Duration::from_secs(10);
 
 fn dropped_file(world: &World) -> Result<()> {
-    let node = world.own_node("[quarantine]\nmode = 'critical'")?;
+    let node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'critical'")?;
     let id = node.id("moved");
     node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
     shell(
@@ -96,7 +101,7 @@ fn came_back(node: &Node, id: &str, item: &str) -> Result<()> {
 }
 
 fn image_file(world: &World) -> Result<()> {
-    let node = world.own_node("[quarantine]\nmode = 'all'")?;
+    let node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'all'")?;
     let id = node.id("image");
     node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
     did_not_run(&node.exec(&id, &[EVIL, "-c", &format!("echo {EFFECT}")])?)?;
@@ -123,7 +128,7 @@ fn off(world: &World) -> Result<()> {
 }
 
 fn full(world: &World) -> Result<()> {
-    let node = world.own_node("[quarantine]\nmode = 'all'\nmax_size = '1KiB'")?;
+    let node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'all'\nmax_size = '1KiB'")?;
     let id = node.id("full");
     node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
     did_not_run(&node.exec(&id, &[EVIL, "-c", &format!("echo {EFFECT}")])?)?;
@@ -132,6 +137,116 @@ fn full(world: &World) -> Result<()> {
     ensure!(!is_gone(&node, &id, EVIL)?, "it was removed without a copy");
     did_not_run(&node.exec(&id, &[EVIL, "-c", &format!("echo {EFFECT}")])?)?;
     node.remove(&id)
+}
+
+fn full_disk(world: &World) -> Result<()> {
+    let mut node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'all'")?;
+    let disk = SmallDisk::beneath(&mut node)?;
+    let id = node.id("full-disk");
+    node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
+    shell(&node, &id, &format!("mkdir /opt/new && {}", drop_file(PATH)))?.ok()?;
+
+    disk.fill()?;
+    // Nor does the next daemon need room to begin.
+    let daemon = node.daemon_mut()?;
+    daemon.kill()?;
+    daemon.resume()?;
+    did_not_run(&shell(&node, &id, &flood())?)?;
+    is_told(&node, &id)?;
+    let denied = denials(&node, &id)?;
+    ensure!(denied >= FLOOD, "{denied} denials of {FLOOD}");
+    ensure!(!is_gone(&node, &id, PATH)?, "it was removed without a copy");
+
+    disk.clear()?;
+    adds_up(&node, &id)?;
+    wait::until_true("the file to be moved", SOON, || {
+        let denied = shell(&node, &id, &effect(PATH)).is_ok_and(|outcome| did_not_run(&outcome).is_ok());
+        denied && items(&node).is_ok_and(|items| items.len() == 1)
+    })?;
+    ensure!(is_gone(&node, &id, PATH)?, "the file is still there");
+    node.remove(&id)
+}
+
+/// More than one container may report in a moment.
+const FLOOD: u64 = 300;
+
+fn flood() -> String {
+    format!(
+        "i=0; while [ $i -lt {FLOOD} ]; do {}; i=$((i + 1)); done",
+        effect(PATH)
+    )
+}
+
+fn number(status: &Value, pointer: &str) -> Result<u64> {
+    let number = status.pointer(pointer).and_then(Value::as_u64);
+    number.with_context(|| format!("no {pointer} in {status}"))
+}
+
+fn denials(node: &Node, id: &str) -> Result<u64> {
+    number(&crate::bad_input::container(node, id)?, "/denied")
+}
+
+/// Whoever asks hears that the disk is full, and a change that it does not take is refused.
+fn is_told(node: &Node, id: &str) -> Result<()> {
+    const WHY: &str = "No space left on device";
+    wait::until_true("the trouble to be told", SOON, || {
+        let status = lazaret(node, &["status"]).unwrap_or_default();
+        let line = status.lines().find(|line| line.contains("cannot be written now"));
+        line.is_some_and(|line| line.contains(WHY))
+    })?;
+    let allow = command::run(&mut node.daemon()?.cli(&["allow", "add", &dropped()?.sha256]))?;
+    ensure!(allow.code == 1 && allow.err().contains(WHY), "{allow:?}");
+    was_denied(&shell(node, id, &effect(PATH))?)
+}
+
+/// Each denial makes two incidents, its own and that of the quarantine: they are recorded, or
+/// `lazaret status` counts them.
+fn adds_up(node: &Node, id: &str) -> Result<()> {
+    let expected = 2 * denials(node, id)?;
+    wait::until_true("every incident to be recorded or counted", SOON, || {
+        let told = node.incidents_of(id).unwrap_or_default();
+        let told = told.iter().filter(|incident| incident.denied()).count() as u64;
+        let Ok(status) = node.daemon().and_then(Daemon::status) else {
+            return false;
+        };
+        let counted = ["/incidents/lost", "/counters/incidents_suppressed"];
+        let counted = counted
+            .iter()
+            .filter_map(|pointer| number(&status, pointer).ok())
+            .sum::<u64>();
+        told + counted == expected
+    })
+}
+
+/// A disk of a few MiB that holds a node's state. The sweep takes it down.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Puts it under a running daemon, which forgets its signatures by that.
+    fn beneath(node: &mut Node) -> Result<Self> {
+        let state = node.scratch().places().disk().join("lazaret");
+        node.daemon_mut()?.stop()?;
+        let options = Some("size=32m,mode=700");
+        mount(Some("tmpfs"), &state, Some("tmpfs"), MsFlags::empty(), options)?;
+        node.daemon_mut()?.resume()?;
+        node.daemon()?
+            .add_signature(&dropped()?.sha256, "test dropped binary")?;
+        Ok(Self(state.join("filler")))
+    }
+
+    fn fill(&self) -> Result<()> {
+        let mut filler = File::create(&self.0)?;
+        loop {
+            match filler.write_all(&[0; 4096]) {
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                written => written?,
+            }
+        }
+    }
+
+    fn clear(&self) -> Result<()> {
+        Ok(fs::remove_file(&self.0)?)
+    }
 }
 
 fn shell(node: &Node, id: &str, script: &str) -> Result<command::Outcome> {

@@ -50,7 +50,7 @@ impl<'a> Asleep<'a> {
 
     fn shell(&self, script: &str) -> Result<String> {
         let outcome = self.node.exec(&self.id, &["/bin/sh", "-c", script])?;
-        Ok(outcome.ok()?.to_owned())
+        outcome.ok()
     }
 
     fn number(&self, key: &str) -> Result<u64> {

@@ -1,8 +1,8 @@
-//! Scan workers that hang or die: one file has no verdict, and
+//! Scan workers that hang, die or starve: one file has no verdict, and
 //! everything else goes on.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,6 +19,8 @@ use crate::world::{IMAGE, World};
 pub(crate) const CASES: &[Case] = &[
     Case::shared("workers::stalled_is_replaced", stalled),
     Case::shared("workers::killed_is_replaced", killed),
+    Case::shared("workers::out_of_the_kernels_memory_is_replaced", starved),
+    Case::shared("workers::out_of_its_own_memory_is_replaced", greedy),
     Case::shared("workers::bad_rule_file_spares_the_rest", bad_rule_file),
     Case::shared("workers::new_rules_judge_at_once", reloaded),
 ];
@@ -26,6 +28,10 @@ pub(crate) const CASES: &[Case] = &[
 /// Never comes to an end on a file that begins with its mark.
 const ENDLESS: &str = "rule endless { strings: $m = \"lazaret-endless\" condition: $m at 0 and \
     for all i in (0..filesize - 1) : (for all j in (0..filesize - 1) : (uint8(i) + uint8(j) >= 0)) }";
+
+/// Remembers a digest for each piece of a file that begins with its mark: more than a gigabyte.
+const GREEDY: &str = "import \"hash\" rule greedy { strings: $m = \"lazaret-greedy\" condition: $m at 0 and \
+    for all i in (0..filesize - 1) : (for all n in (1..16) : (hash.md5(i, n) != \"\")) }";
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -42,14 +48,16 @@ struct Rules {
 impl Rules {
     /// A node with these rules alone, and a container on it.
     fn start(world: &World, rules: &[(&str, &str)]) -> Result<Self> {
+        Self::configured(world, "[scan]\ntimeout = '2s'", rules)
+    }
+
+    /// As [`Rules::start`]; `config` ends in its `[scan]`.
+    fn configured(world: &World, config: &str, rules: &[(&str, &str)]) -> Result<Self> {
         let folder = mkdtemp("/tmp/lazaret-rules.XXXXXX")?;
         for (name, text) in rules {
             fs::write(folder.join(name), text)?;
         }
-        let node = world.own_node(&format!(
-            "[scan]\ntimeout = '2s'\nrules = ['{}']",
-            folder.display()
-        ))?;
+        let node = world.own_node(&format!("{config}\nrules = ['{}']", folder.display()))?;
         let id = node.id("workers");
         node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
         Ok(Self { node, id, folder })
@@ -62,8 +70,22 @@ impl Rules {
     /// The processes that judge: children of the zygote, which is a child of lazaretd.
     fn workers(&self) -> Result<Vec<Pid>> {
         let daemon = self.node.daemon()?.pid().context("lazaretd runs")?;
-        let children = |parent: Pid| procs::all().filter(move |pid| parent_of(*pid) == Some(parent));
+        let children = |parent: Pid| procs::all().filter(move |pid| procs::parent(*pid) == Some(parent));
         Ok(children(daemon).flat_map(children).collect())
+    }
+
+    /// The worker failed at a file; it was not merely slow.
+    fn engine_failed(&self) -> Result<()> {
+        let told = self.node.incidents_of(&self.id)?;
+        let why = "the engine that judged it failed";
+        ensure!(
+            told.iter()
+                .any(|incident| incident.denied() && incident.text("/output").ends_with(why)),
+            "{told:?}"
+        );
+        let log = self.node.daemon()?.log();
+        ensure!(log.contains("the scan worker died"), "{log}");
+        Ok(())
     }
 
     /// Whoever judges now answers for the file at hand only; then all is as before.
@@ -79,17 +101,6 @@ impl Rules {
         self.node.remove(&self.id)?;
         Ok(fs::remove_dir_all(&self.folder)?)
     }
-}
-
-fn parent_of(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
-        .map(Pid::from_raw)
 }
 
 fn stalled(world: &World) -> Result<()> {
@@ -120,6 +131,76 @@ fn killed(world: &World) -> Result<()> {
         "it ran: {outcome:?}"
     );
     rules.goes_on()
+}
+
+/// The kernel, not the worker, finds that there is no memory.
+fn starved(world: &World) -> Result<()> {
+    let rules = Rules::start(world, &[])?;
+    let tight = TightMemory::new(rules.node.scratch().places().name(), 16 << 20)?;
+    rules.shell("true")?.ok()?;
+    let workers = rules.workers()?;
+    ensure!(!workers.is_empty(), "nobody judged the shell");
+    workers.iter().try_for_each(|worker| tight.hold(*worker))?;
+    let large = "truncate -s 64M /tmp/large; chmod +x /tmp/large; /tmp/large";
+    was_denied(&rules.shell(large)?)?;
+    ensure!(tight.kills()? > 0, "nobody was killed for want of memory");
+    rules.engine_failed()?;
+    rules.goes_on()
+}
+
+fn greedy(world: &World) -> Result<()> {
+    const LITTLE: &str = "[watchdog]\ndeadline = '120s'\n[scan]\ntimeout = '60s'\n\
+        max_file_size = '4MiB'\nworker_memory = '132MiB'";
+    let rules = Rules::configured(world, LITTLE, &[("greedy.yar", GREEDY)])?;
+    let hungry = "printf lazaret-greedy > /tmp/hungry; head -c 900000 /bin/busybox >> /tmp/hungry; \
+        chmod +x /tmp/hungry; /tmp/hungry";
+    was_denied(&rules.shell(hungry)?)?;
+    rules.engine_failed()?;
+    rules.goes_on()
+}
+
+/// A memory cgroup that gives little, found by the sweep under the run's name.
+struct TightMemory {
+    folder: PathBuf,
+    /// Where it counts whom the kernel has killed.
+    events: &'static str,
+}
+
+impl TightMemory {
+    fn new(run: &str, bytes: u64) -> Result<Self> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        if v1.is_dir() {
+            Self::make(
+                &v1.join(run),
+                "memory.limit_in_bytes",
+                "memory.oom_control",
+                bytes,
+            )
+        } else {
+            let parent = Path::new("/sys/fs/cgroup").join(run);
+            fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+            fs::write(parent.join("cgroup.subtree_control"), "+memory")?;
+            Self::make(&parent, "memory.max", "memory.events", bytes)
+        }
+    }
+
+    fn make(parent: &Path, limit: &str, events: &'static str, bytes: u64) -> Result<Self> {
+        let folder = parent.join("tight");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(limit), bytes.to_string()).context("this machine limits no memory")?;
+        Ok(Self { folder, events })
+    }
+
+    /// What a process takes from now on counts here; what it has stays where it was.
+    fn hold(&self, pid: Pid) -> Result<()> {
+        Ok(fs::write(self.folder.join("cgroup.procs"), pid.to_string())?)
+    }
+
+    fn kills(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.folder.join(self.events))?;
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        Ok(count.context("the kernel counts no kills")?.parse()?)
+    }
 }
 
 /// It has used more than a tenth of a second.

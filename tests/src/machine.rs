@@ -9,9 +9,12 @@ use crate::command;
 use crate::ui;
 
 /// A Debian package and why it is wanted.
-struct Wanted {
-    name: &'static str,
-    why: &'static str,
+#[derive(Debug)]
+pub struct Wanted {
+    /// As apt knows it.
+    pub name: &'static str,
+    /// Ends the sentence "installing NAME: ".
+    pub why: &'static str,
 }
 
 const WANTED: &[Wanted] = &[
@@ -29,12 +32,20 @@ const WANTED: &[Wanted] = &[
     },
 ];
 
+/// Installs what every run needs and is missing.
+///
+/// # Errors
+/// As [`ensure_all`].
+pub fn ensure() -> Result<()> {
+    ensure_all(WANTED)
+}
+
 /// Installs what is missing, says what and why, asks nothing.
 ///
 /// # Errors
 /// When apt is not there or fails, or without root.
-pub fn ensure() -> Result<()> {
-    let missing: Vec<_> = WANTED
+pub fn ensure_all(wanted: &[Wanted]) -> Result<()> {
+    let missing: Vec<_> = wanted
         .iter()
         .filter(|wanted| !is_installed(wanted.name))
         .collect();

@@ -102,6 +102,28 @@ pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
         .any(|entry| entry == wanted.as_bytes())
 }
 
+/// Who started a process, as the kernel has it now.
+#[must_use]
+pub fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // pid (name) state parent ...
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Pid::from_raw(parent))
+}
+
+/// A process and all that it or its children started.
+#[must_use]
+pub fn family(first: Pid) -> Vec<Pid> {
+    let mut family = vec![first];
+    let mut at = 0;
+    while let Some(elder) = family.get(at).copied() {
+        family.extend(all().filter(|pid| parent(*pid) == Some(elder)));
+        at += 1;
+    }
+    family
+}
+
 /// Proportional set size in KiB: shared pages count by their share.
 ///
 /// # Errors

@@ -56,6 +56,8 @@ fn counters(counters: &Counters) -> HashMap<String, u64> {
         ("alerts", &counters.alerts),
         ("unjudged", &counters.unjudged),
         ("refused_by_kernel", &counters.refused_by_kernel),
+        ("written", &counters.written),
+        ("writes_lost", &counters.writes_lost),
         ("incidents_suppressed", &counters.incidents_suppressed),
     ]
     .map(|(name, counter)| (name.to_owned(), counter.get()))

@@ -31,7 +31,12 @@ impl Fields {
             u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX),
         );
         if let Some(access) = access {
-            self.set("evt.type", if access == Access::Exec { "execve" } else { "open" });
+            let kind = match access {
+                Access::Open => "open",
+                Access::Exec => "execve",
+                Access::Write => "close",
+            };
+            self.set("evt.type", kind);
         }
     }
 

@@ -87,10 +87,7 @@ impl Group {
             | fan::FAN_NONBLOCK
             | fan::FAN_CLOEXEC
             | FAN_REPORT_PIDFD;
-        let event_flags = libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NONBLOCK;
-        let fd = fan::fanotify_init(flags, event_flags.cast_unsigned())?;
-        // SAFETY: fanotify_init has just returned this descriptor, and nobody else has it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        make(flags).map(Self)
     }
 
     /// Takes over a group that another process made with [`Group::new`].
@@ -105,15 +102,7 @@ impl Group {
     /// As `fanotify_mark(2)`: `EINVAL` or `EOPNOTSUPP` for what has no
     /// permission events, such as `/proc`.
     pub fn mark_superblock(&self, on: BorrowedFd<'_>) -> io::Result<()> {
-        // By path, because the kernel takes no O_PATH descriptor here.
-        let path = crate::fd_path(on);
-        fan::fanotify_mark(
-            self.0.as_raw_fd(),
-            fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM,
-            MASK,
-            libc::AT_FDCWD,
-            path.as_path(),
-        )
+        mark_superblock(&self.0, on, MASK)
     }
 
     /// Lets openers of the file `on` go on without asking, until its content is written to through
@@ -171,6 +160,7 @@ impl Group {
         let mut rest = buffer.get(..length).unwrap_or_default();
         let mut count = 0;
         while let Some((record, after)) = split_record(rest) {
+            // Without a file it is no opener: a group without a queue limit gets none of these.
             if let Some(event) = parse(record)? {
                 each(event);
                 count += 1;
@@ -207,6 +197,78 @@ impl Group {
     }
 }
 
+/// A group that is told of files after somebody who could write to them closed them. It holds
+/// nobody up, so it may lose some.
+#[derive(Debug)]
+pub struct Writes(OwnedFd);
+
+/// What such a group is told.
+#[derive(Debug)]
+pub enum Written {
+    /// A file, and who closed it.
+    File(Event),
+    /// More than could be remembered.
+    Lost,
+}
+
+impl Writes {
+    /// Makes a group that marks nothing yet. The kernel remembers
+    /// `fs.fanotify.max_queued_events` files for it.
+    ///
+    /// # Errors
+    /// As [`Group::new`].
+    pub fn new() -> io::Result<Self> {
+        let flags = fan::FAN_CLASS_NOTIF
+            | fan::FAN_UNLIMITED_MARKS
+            | fan::FAN_NONBLOCK
+            | fan::FAN_CLOEXEC
+            | FAN_REPORT_PIDFD;
+        make(flags).map(Self)
+    }
+
+    /// As [`Group::mark_superblock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn mark_superblock(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        mark_superblock(&self.0, on, fan::FAN_CLOSE_WRITE)
+    }
+
+    /// Reads what there is, as many as `buffer` holds, and gives each to `each`.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is nothing; others when one could not be opened, which is lost then.
+    pub fn read(&self, buffer: &mut [u8], mut each: impl FnMut(Written)) -> io::Result<()> {
+        let length = rustix::io::read(&self.0, &mut *buffer)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        while let Some((record, after)) = split_record(rest) {
+            each(parse(record)?.map_or(Written::Lost, Written::File));
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Writes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn make(flags: u32) -> io::Result<OwnedFd> {
+    let event_flags = libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    let fd = fan::fanotify_init(flags, event_flags.cast_unsigned())?;
+    // SAFETY: fanotify_init has just returned this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn mark_superblock(group: &OwnedFd, on: BorrowedFd<'_>, mask: u64) -> io::Result<()> {
+    // By path, because the kernel takes no O_PATH descriptor here.
+    let path = crate::fd_path(on);
+    let flags = fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM;
+    fan::fanotify_mark(group.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_path())
+}
+
 impl AsFd for Group {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -231,7 +293,7 @@ fn split_record(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Reads one record: `event_len u32, vers u8, reserved u8, metadata_len u16,
 /// mask u64, fd s32, pid s32`, then information records. None for a record that
-/// carries no file, which a group without a queue limit does not get.
+/// carries no file: the queue was full.
 fn parse(record: &[u8]) -> io::Result<Option<Event>> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed fanotify event");
     if record.get(4) != Some(&fan::FANOTIFY_METADATA_VERSION) {

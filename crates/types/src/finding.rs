@@ -59,6 +59,8 @@ pub enum Access {
     Open,
     /// `execve(2)`: the program itself or the interpreter of a `#!` line.
     Exec,
+    /// `close(2)` by who could write to it: it may be another content now.
+    Write,
 }
 
 impl fmt::Display for Access {
@@ -66,6 +68,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Self::Open => "open",
             Self::Exec => "exec",
+            Self::Write => "write",
         })
     }
 }

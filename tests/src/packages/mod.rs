@@ -71,10 +71,19 @@ impl Release {
 /// # Errors
 /// As [`Release::bin`].
 pub fn runc_bin() -> Result<PathBuf> {
-    // runc wants the C library it was built on, or a newer one.
+    Ok(unpacked("runc")?.join("usr/sbin"))
+}
+
+/// A package as a folder tree, of a suite whose programs run on this machine. Nothing of it is
+/// installed: a package of a service would start it.
+///
+/// # Errors
+/// As [`Release::bin`].
+pub fn unpacked(name: &str) -> Result<PathBuf> {
+    // A program wants the C library it was built on, or a newer one.
     let suite = match machine::debian_version() {
         Some(..=12) => "bookworm",
         _ => "trixie",
     };
-    Ok(cache::ensure("runc", suite)?.join("usr/sbin"))
+    cache::ensure(name, suite)
 }

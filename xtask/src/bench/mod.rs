@@ -1,6 +1,8 @@
 //! `cargo xtask bench NAME`: one file a bench, one report for all.
 
+mod files;
 mod report;
+mod scan;
 mod start;
 mod stats;
 
@@ -19,10 +21,16 @@ pub(crate) struct Args {
 enum Bench {
     /// A container's start under lazaret and under the stock shim, and the memory of each shim
     Start(start::Args),
+    /// What opening and running files costs in a guarded container
+    Files(files::Args),
+    /// How fast files are scanned, beside YARA-X's own command line, ClamAV and YARA
+    Scan(scan::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.bench {
         Bench::Start(args) => start::run(args),
+        Bench::Files(args) => files::run(args),
+        Bench::Scan(args) => scan::run(args),
     }
 }

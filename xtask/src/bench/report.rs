@@ -1,5 +1,6 @@
 //! A bench's result: a table for people, JSON for everything else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -17,15 +18,22 @@ pub(crate) struct Row {
     pub(crate) unit: &'static str,
     pub(crate) ours: f64,
     pub(crate) peer: f64,
-    pub(crate) peer_name: &'static str,
+    pub(crate) peer_name: String,
     /// Ours by the peer's.
     pub(crate) ratio: f64,
-    /// The ratio to reach.
-    pub(crate) target: f64,
-    /// Which side of the target is good: always "lower" so far.
-    pub(crate) better: &'static str,
-    pub(crate) met: bool,
+    /// The ratio to reach; none for a peer that only stands beside.
+    pub(crate) target: Option<f64>,
+    pub(crate) better: Better,
+    pub(crate) met: Option<bool>,
     pub(crate) spread: Spread,
+}
+
+/// Which side of the target is good.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Better {
+    Lower,
+    Higher,
 }
 
 /// Beneath the medians.
@@ -36,27 +44,36 @@ pub(crate) struct Spread {
 }
 
 impl Row {
-    /// A row where less is better and `target` is the largest ratio that will do.
-    pub(crate) fn lower(
+    /// Two measurements side by side, `ours` first, without a target.
+    pub(crate) fn beside(
         name: impl Into<String>,
         unit: &'static str,
         (ours, peer): (Summary, Summary),
-        peer_name: &'static str,
-        target: f64,
+        peer_name: impl Into<String>,
+        better: Better,
     ) -> Self {
-        let ratio = ours.median / peer.median;
         Self {
             name: name.into(),
             unit,
             ours: ours.median,
             peer: peer.median,
-            peer_name,
-            ratio,
-            target,
-            better: "lower",
-            met: ratio <= target,
+            peer_name: peer_name.into(),
+            ratio: ours.median / peer.median,
+            target: None,
+            better,
+            met: None,
             spread: Spread { ours, peer },
         }
+    }
+
+    /// With the last ratio that will do, if there is one.
+    pub(crate) fn target(mut self, target: impl Into<Option<f64>>) -> Self {
+        self.target = target.into();
+        self.met = self.target.map(|target| match self.better {
+            Better::Lower => self.ratio <= target,
+            Better::Higher => self.ratio >= target,
+        });
+        self
     }
 }
 
@@ -66,9 +83,14 @@ struct Machine {
     kernel: String,
     cpus: usize,
     memory_kib: u64,
-    containerd: String,
+    /// Versions of what took part.
+    #[serde(flatten)]
+    software: Software,
     date: String,
 }
+
+/// Programs by name, and their versions.
+pub(crate) type Software = BTreeMap<&'static str, String>;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -78,10 +100,10 @@ struct Report<'a> {
 }
 
 /// Prints the table and writes `bench/NAME.json` into cargo's target folder.
-pub(crate) fn publish(bench: &'static str, containerd: &str, rows: &[Row]) -> Result<()> {
+pub(crate) fn publish(bench: &'static str, software: Software, rows: &[Row]) -> Result<()> {
     let report = Report {
         bench,
-        machine: Machine::this(containerd)?,
+        machine: Machine::this(software)?,
         rows,
     };
     print(&report);
@@ -98,7 +120,7 @@ fn path(bench: &str) -> Result<PathBuf> {
 }
 
 impl Machine {
-    fn this(containerd: &str) -> Result<Self> {
+    fn this(software: Software) -> Result<Self> {
         let meminfo = fs::read_to_string("/proc/meminfo")?;
         let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
         let total = total
@@ -110,7 +132,7 @@ impl Machine {
                 .to_owned(),
             cpus: std::thread::available_parallelism()?.get(),
             memory_kib: total.parse()?,
-            containerd: containerd.to_owned(),
+            software,
             date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         })
     }
@@ -118,34 +140,45 @@ impl Machine {
 
 fn print(report: &Report<'_>) {
     let machine = &report.machine;
-    anstream::println!(
-        "\n{}: kernel {}, {} cpus, {} MiB, containerd {}, {}\n",
+    anstream::print!(
+        "\n{}: kernel {}, {} cpus, {} MiB",
         report.bench,
         machine.kernel,
         machine.cpus,
-        machine.memory_kib / 1024,
-        machine.containerd,
-        machine.date
+        machine.memory_kib / 1024
     );
-    anstream::println!(
-        "{:<38} {:>28} {:>28} {:>7} {:>7}",
-        "median (min-max)",
-        "lazaret",
-        report.rows.first().map_or("peer", |row| row.peer_name),
-        "ratio",
-        "target"
-    );
-    for row in report.rows {
-        let (style, word) = if row.met { (GOOD, "met") } else { (BAD, "missed") };
-        anstream::println!(
-            "{:<38} {:>28} {:>28} {:>6.2}x {:>6.2}x {style}{word}{style:#}",
-            row.name,
-            cell(&row.spread.ours, row.unit),
-            cell(&row.spread.peer, row.unit),
-            row.ratio,
-            row.target
-        );
+    for (name, version) in &machine.software {
+        anstream::print!(", {name} {version}");
     }
+    anstream::println!(", {}", machine.date);
+    // One table a peer: its name is a column's head.
+    for rows in report.rows.chunk_by(|row, next| row.peer_name == next.peer_name) {
+        let peer = rows.first().map_or("", |row| &row.peer_name);
+        anstream::println!(
+            "\n{:<38} {:>34} {:>34} {:>7} {:>7}",
+            "median (min-max)",
+            "lazaret",
+            peer,
+            "ratio",
+            "target"
+        );
+        rows.iter().for_each(print_row);
+    }
+}
+
+fn print_row(row: &Row) {
+    anstream::print!(
+        "{:<38} {:>34} {:>34} {:>6.2}x",
+        row.name,
+        cell(&row.spread.ours, row.unit),
+        cell(&row.spread.peer, row.unit),
+        row.ratio
+    );
+    if let Some((target, met)) = row.target.zip(row.met) {
+        let (style, word) = if met { (GOOD, "met") } else { (BAD, "missed") };
+        anstream::print!(" {target:>6.2}x {style}{word}{style:#}");
+    }
+    anstream::println!();
 }
 
 fn cell(summary: &Summary, unit: &str) -> String {

@@ -12,7 +12,7 @@ use lazaret_tests::procs;
 use lazaret_tests::run::{LAZARET, Run, STOCK};
 use lazaret_tests::{interrupt, ui};
 
-use super::report::{self, Row};
+use super::report::{self, Better, Row, Software};
 use super::stats::Summary;
 use crate::elevate;
 
@@ -46,22 +46,25 @@ fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
     let node = Node::start(release, binaries, &toml::Table::new())?;
     node.import(&Image::busybox(IMAGE)?)?;
     let rows = [
-        Row::lower(
+        Row::beside(
             "ctr run --rm /bin/true",
             "ms",
             starts(&node, args.n)?,
             STOCK,
-            SAME_TIME,
-        ),
-        Row::lower(
+            Better::Lower,
+        )
+        .target(SAME_TIME),
+        Row::beside(
             "PSS of a shim, sleeping container",
             "KiB",
             weights(&node, args.shims)?,
             STOCK,
-            A_THIRD,
-        ),
+            Better::Lower,
+        )
+        .target(A_THIRD),
     ];
-    report::publish("start", &node.containerd().version()?, &rows)?;
+    let software = Software::from([("containerd", node.containerd().version()?)]);
+    report::publish("start", software, &rows)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,0 +1,45 @@
+//! What takes part.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use lazaret_tests::command::{Outcome, Running};
+use lazaret_tests::scratch::{MARK, Places};
+
+use super::tree::Tree;
+
+/// The rules by which everybody scans who knows YARA rules.
+pub(super) const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/signatures");
+
+/// Longest time for a tree.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Scans a tree to its end.
+pub(super) trait Scanner {
+    fn name(&self) -> String;
+
+    /// How long it took. That the bad file was not found is an error: who does not look is fast.
+    fn scan(&self, tree: &Tree) -> Result<Duration>;
+}
+
+/// A program of this run: it is found again, and ended, by the run's name.
+pub(super) fn program(path: &Path, places: &Places) -> Command {
+    let mut command = Command::new(path);
+    command.env(MARK, places.name());
+    command
+}
+
+/// Runs a scan that says by `code` and in its output that the bad file was found.
+pub(super) fn run(command: &mut Command, tree: &Tree, code: i32) -> Result<Outcome> {
+    let outcome = Running::start(command)?.wait(LIMIT)?;
+    let found = outcome.out().contains(&tree.bad.display().to_string());
+    ensure!(
+        outcome.code == code && found,
+        "{} did not find {}: {outcome:?}",
+        command.get_program().display(),
+        tree.bad.display()
+    );
+    Ok(outcome)
+}

@@ -1,0 +1,135 @@
+//! Scan workers alone, by their protocol (`scan.proto`), without a daemon.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lazaret_api::scan::v1::{
+    Fork, FromWorker, FromZygote, Scan, ToWorker, ToZygote, from_worker, from_zygote,
+};
+use lazaret_sys::{seqpacket, wait};
+use lazaret_tests::binaries::Binaries;
+use lazaret_tests::procs::Server;
+use lazaret_tests::scratch::Places;
+use prost::Message;
+
+use super::scanner::{self, RULES, Scanner};
+use super::tree::Tree;
+
+/// For rules to be loaded, or for one file.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes; the default of `scan.max_file_size`.
+const MAX_SIZE: u64 = 256 << 20;
+
+/// As many workers as threads, each with a thread of ours that hands it one file after the other.
+pub(super) struct Workers {
+    /// Hangs up before the zygote is ended.
+    workers: Vec<OwnedFd>,
+    _zygote: Server,
+}
+
+pub(super) fn name(threads: usize) -> String {
+    match threads {
+        1 => "1 worker".to_owned(),
+        many => format!("{many} workers"),
+    }
+}
+
+impl Workers {
+    pub(super) fn start(places: &Places, binaries: &Binaries, threads: usize) -> Result<Self> {
+        let (socket, theirs) = seqpacket::pair()?;
+        let mut command = scanner::program(&binaries.dir().join("lazaret-scan-worker"), places);
+        command.args(["--rules", RULES]);
+        command.stdin(Stdio::from(theirs));
+        let zygote = Server::start(&mut command)?;
+        // The command holds the zygote's end, which must be the zygote's alone.
+        drop(command);
+        let (first, _) = hear::<FromZygote>(&socket)?;
+        ensure!(
+            matches!(first.message, Some(from_zygote::Message::Ready(_))),
+            "the zygote is not ready: {first:?}"
+        );
+        let workers = (0..threads).map(|_| fork(&socket)).collect::<Result<_>>()?;
+        Ok(Self {
+            workers,
+            _zygote: zygote,
+        })
+    }
+}
+
+impl Scanner for Workers {
+    fn name(&self) -> String {
+        name(self.workers.len())
+    }
+
+    fn scan(&self, tree: &Tree) -> Result<Duration> {
+        let next = AtomicUsize::new(0);
+        let begun = Instant::now();
+        let found = std::thread::scope(|scope| {
+            let threads = self
+                .workers
+                .iter()
+                .map(|worker| scope.spawn(|| drain(worker, tree, &next)));
+            let threads: Vec<_> = threads.collect();
+            let joined = threads
+                .into_iter()
+                .map(|thread| thread.join().ok().context("a thread failed")?);
+            joined.sum::<Result<usize>>()
+        })?;
+        let took = begun.elapsed();
+        ensure!(found > 0, "the workers found nothing bad");
+        Ok(took)
+    }
+}
+
+fn fork(zygote: &OwnedFd) -> Result<OwnedFd> {
+    tell(zygote, &ToZygote { fork: Some(Fork {}) }, None)?;
+    match hear(zygote)? {
+        (
+            FromZygote {
+                message: Some(from_zygote::Message::Forked(_)),
+            },
+            [Some(worker), ..],
+        ) => Ok(worker),
+        (other, _) => bail!("the zygote forked no worker: {other:?}"),
+    }
+}
+
+/// Has files judged until there are no more; how many were bad.
+fn drain(worker: &OwnedFd, tree: &Tree, next: &AtomicUsize) -> Result<usize> {
+    let mut bad = 0;
+    while let Some(path) = tree.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let file = File::open(path)?;
+        let scan = Scan { max_size: MAX_SIZE };
+        tell(worker, &ToWorker { scan: Some(scan) }, Some(file.as_fd()))?;
+        match hear(worker)? {
+            (
+                FromWorker {
+                    message: Some(from_worker::Message::Scanned(scanned)),
+                },
+                _,
+            ) => {
+                bad += usize::from(!scanned.findings.is_empty());
+            }
+            (other, _) => bail!("{}: {other:?}", path.display()),
+        }
+    }
+    Ok(bad)
+}
+
+fn tell(socket: &OwnedFd, message: &impl Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    Ok(seqpacket::send(socket, &message.encode_to_vec(), fd.as_slice())?)
+}
+
+fn hear<M: Message + Default>(socket: &OwnedFd) -> Result<(M, seqpacket::Fds)> {
+    let in_time = wait::readable(socket.as_fd(), Some(Instant::now() + PATIENCE))?;
+    ensure!(in_time, "a scan worker does not answer");
+    let (mut buffer, mut fds) = (vec![0; seqpacket::MAX_MESSAGE], seqpacket::Fds::default());
+    let length = seqpacket::receive(socket, &mut buffer, &mut fds)?;
+    ensure!(length > 0, "a scan worker has ended");
+    Ok((M::decode(buffer.get(..length).unwrap_or_default())?, fds))
+}
