@@ -10,6 +10,7 @@ mod scanner;
 mod tree;
 mod worker;
 mod yara;
+mod yr;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -25,7 +26,8 @@ use self::lazaret::Lazaret;
 use self::scanner::Scanner;
 use self::tree::Tree;
 use self::worker::Workers;
-use self::yara::{Yara, Yr};
+use self::yara::Yara;
+use self::yr::Yr;
 use super::report::{self, Better, Row, Software};
 use super::stats::Summary;
 use crate::elevate;
@@ -36,13 +38,13 @@ const NEARLY_AS_FAST: f64 = 0.95;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Rounds; in each, everybody scans every tree
-    #[arg(short, default_value_t = 7)]
+    #[arg(short, default_value_t = 5)]
     n: u32,
     /// Size of the tree of programs and libraries, in MiB
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 128)]
     mib: u64,
     /// Files in the tree of small files
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 5_000)]
     files: u32,
 }
 
@@ -51,7 +53,7 @@ type Rates = BTreeMap<String, Summary>;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // By whoever has the tool chain; root below sudo then finds it in the cache.
-    yara::install_yr()?;
+    yr::install()?;
     elevate::with_root(|binaries| measure(args, binaries))
 }
 
@@ -120,12 +122,12 @@ fn rates(scanners: &[Box<dyn Scanner>], tree: &Tree, one: &Tree, n: u32) -> Resu
 /// those that it is held against.
 fn rows(measured: &[(&Tree, Rates)], cpus: usize) -> Result<Vec<Row>> {
     let pairs = [
-        (lazaret::NAME.to_owned(), yara::yr_name(1), Some(NEARLY_AS_FAST)),
-        (worker::name(1), yara::yr_name(1), Some(NEARLY_AS_FAST)),
-        (worker::name(cpus), yara::yr_name(cpus), Some(NEARLY_AS_FAST)),
+        (lazaret::NAME.to_owned(), yr::name(1), Some(NEARLY_AS_FAST)),
+        (worker::name(1), yr::name(1), Some(NEARLY_AS_FAST)),
+        (worker::name(cpus), yr::name(cpus), Some(NEARLY_AS_FAST)),
         (lazaret::NAME.to_owned(), clam::CLAMDSCAN.to_owned(), None),
         (lazaret::NAME.to_owned(), clam::CLAMSCAN.to_owned(), None),
-        (lazaret::NAME.to_owned(), yara::YARA.to_owned(), None),
+        (lazaret::NAME.to_owned(), yara::NAME.to_owned(), None),
     ];
     let mut rows = Vec::new();
     for (ours, peer, target) in &pairs {
@@ -147,7 +149,7 @@ fn rows(measured: &[(&Tree, Rates)], cpus: usize) -> Result<Vec<Row>> {
 
 fn software() -> Result<Software> {
     Ok(Software::from([
-        ("yr", yara::yr_version()?),
+        ("yr", yr::version()?),
         ("clamav", clam::version()?),
         ("yara", yara::version()?),
     ]))

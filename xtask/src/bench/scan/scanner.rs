@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lazaret_tests::command::{Outcome, Running};
+use lazaret_tests::command::{self, Outcome, Running};
 use lazaret_tests::scratch::{MARK, Places};
 
 use super::tree::Tree;
@@ -42,4 +42,10 @@ pub(super) fn run(command: &mut Command, tree: &Tree, code: i32) -> Result<Outco
         tree.bad.display()
     );
     Ok(outcome)
+}
+
+/// The last word of what a program says of its version.
+pub(super) fn version(program: &Path) -> Result<String> {
+    let text = command::check(Command::new(program).arg("--version"))?;
+    Ok(text.split_whitespace().next_back().unwrap_or_default().to_owned())
 }

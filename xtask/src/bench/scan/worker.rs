@@ -26,11 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MAX_SIZE: u64 = 256 << 20;
 
 /// As many workers as threads, each with a thread of ours that hands it one file after the other.
-pub(super) struct Workers {
-    /// Hangs up before the zygote is ended.
-    workers: Vec<OwnedFd>,
-    _zygote: Server,
-}
+/// A worker ends when its socket is closed.
+pub(super) struct Workers(Vec<OwnedFd>);
 
 pub(super) fn name(threads: usize) -> String {
     match threads {
@@ -45,7 +42,8 @@ impl Workers {
         let mut command = scanner::program(&binaries.dir().join("lazaret-scan-worker"), places);
         command.args(["--rules", RULES]);
         command.stdin(Stdio::from(theirs));
-        let zygote = Server::start(&mut command)?;
+        // Ended with this function; its workers go on.
+        let _zygote = Server::start(&mut command)?;
         // The command holds the zygote's end, which must be the zygote's alone.
         drop(command);
         let (first, _) = hear::<FromZygote>(&socket)?;
@@ -53,17 +51,16 @@ impl Workers {
             matches!(first.message, Some(from_zygote::Message::Ready(_))),
             "the zygote is not ready: {first:?}"
         );
-        let workers = (0..threads).map(|_| fork(&socket)).collect::<Result<_>>()?;
-        Ok(Self {
-            workers,
-            _zygote: zygote,
-        })
+        (0..threads)
+            .map(|_| fork(&socket))
+            .collect::<Result<_>>()
+            .map(Self)
     }
 }
 
 impl Scanner for Workers {
     fn name(&self) -> String {
-        name(self.workers.len())
+        name(self.0.len())
     }
 
     fn scan(&self, tree: &Tree) -> Result<Duration> {
@@ -71,7 +68,7 @@ impl Scanner for Workers {
         let begun = Instant::now();
         let found = std::thread::scope(|scope| {
             let threads = self
-                .workers
+                .0
                 .iter()
                 .map(|worker| scope.spawn(|| drain(worker, tree, &next)));
             let threads: Vec<_> = threads.collect();
@@ -104,21 +101,21 @@ fn drain(worker: &OwnedFd, tree: &Tree, next: &AtomicUsize) -> Result<usize> {
     let mut bad = 0;
     while let Some(path) = tree.files.get(next.fetch_add(1, Ordering::Relaxed)) {
         let file = File::open(path)?;
-        let scan = Scan { max_size: MAX_SIZE };
-        tell(worker, &ToWorker { scan: Some(scan) }, Some(file.as_fd()))?;
-        match hear(worker)? {
-            (
-                FromWorker {
-                    message: Some(from_worker::Message::Scanned(scanned)),
-                },
-                _,
-            ) => {
-                bad += usize::from(!scanned.findings.is_empty());
-            }
-            (other, _) => bail!("{}: {other:?}", path.display()),
-        }
+        bad += usize::from(is_bad(worker, &file).with_context(|| path.display().to_string())?);
     }
     Ok(bad)
+}
+
+/// Has one file judged. Archives are not looked into: nobody else does.
+fn is_bad(worker: &OwnedFd, file: &File) -> Result<bool> {
+    let scan = Scan {
+        max_size: MAX_SIZE,
+    };
+    tell(worker, &ToWorker { scan: Some(scan) }, Some(file.as_fd()))?;
+    match hear::<FromWorker>(worker)?.0.message {
+        Some(from_worker::Message::Scanned(scanned)) => Ok(!scanned.findings.is_empty()),
+        other => bail!("not scanned: {other:?}"),
+    }
 }
 
 fn tell(socket: &OwnedFd, message: &impl Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {

@@ -1,139 +1,30 @@
-//! The engine's own command line, `yr`, and the engine before it, `yara`.
+//! `yara`, the engine before YARA-X, from Debian.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lazaret_tests::command::{self, Running};
+use anyhow::{Result, ensure};
+use lazaret_tests::command;
 use lazaret_tests::machine::{self, Wanted};
-use lazaret_tests::packages;
 use lazaret_tests::scratch::Places;
-use lazaret_tests::ui;
 
 use super::scanner::{self, RULES, Scanner};
 use super::tree::Tree;
 
-pub(super) const YARA: &str = "yara --threads=1";
+pub(super) const NAME: &str = "yara --threads=1";
 
 const WANTED: &[Wanted] = &[Wanted {
     name: "yara",
     why: "it scans the same files by the same rules",
 }];
 
-/// Building `yr` takes minutes.
-const BUILD: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// Installs `yara`.
 pub(super) fn install() -> Result<()> {
     machine::ensure_all(WANTED)
 }
 
-/// Builds `yr` from crates.io into the cache, in the version of the engine that we are built with.
-pub(super) fn install_yr() -> Result<()> {
-    let root = yr_root()?;
-    if yr()?.is_file() {
-        return Ok(());
-    }
-    let version = engine_version()?;
-    ui::note(&format!(
-        "installing yara-x-cli {version} from crates.io: what we are measured against"
-    ));
-    let build = root.join("build");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "install",
-        "yara-x-cli",
-        "--version",
-        &format!("={version}"),
-        "--locked",
-        "--root",
-    ]);
-    cargo.arg(&root).env("CARGO_TARGET_DIR", &build);
-    // As our own release is built.
-    cargo.env("CARGO_PROFILE_RELEASE_LTO", "fat");
-    cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
-    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    ui::step("cargo install yara-x-cli (some minutes)", || {
-        Running::start(&mut cargo)?.wait(BUILD)?.ok()
-    })?;
-    // Left by a build that was interrupted, so that the next one goes on there.
-    Ok(fs::remove_dir_all(build)?)
-}
-
-fn yr_root() -> Result<PathBuf> {
-    Ok(packages::cache_root()?.join(format!("yara-x-cli-{}", engine_version()?)))
-}
-
-fn yr() -> Result<PathBuf> {
-    Ok(yr_root()?.join("bin/yr"))
-}
-
-/// Of the crate `yara-x` in our lock file.
-fn engine_version() -> Result<String> {
-    let lock: toml::Table = toml::from_str(include_str!("../../../../Cargo.lock"))?;
-    let packages = lock.get("package").and_then(toml::Value::as_array);
-    let engine = packages
-        .into_iter()
-        .flatten()
-        .find(|package| package.get("name").and_then(toml::Value::as_str) == Some("yara-x"));
-    let version = engine.and_then(|engine| engine.get("version")?.as_str());
-    Ok(version.context("Cargo.lock has no yara-x")?.to_owned())
-}
-
-pub(super) fn yr_version() -> Result<String> {
-    version_of(&yr()?)
-}
-
 pub(super) fn version() -> Result<String> {
-    version_of(Path::new("yara"))
-}
-
-/// The last word of what a program says of its version.
-fn version_of(program: &Path) -> Result<String> {
-    let text = command::check(Command::new(program).arg("--version"))?;
-    Ok(text.split_whitespace().next_back().unwrap_or_default().to_owned())
-}
-
-/// `yr` with rules that it has compiled before.
-pub(super) struct Yr {
-    places: Places,
-    rules: PathBuf,
-    threads: usize,
-}
-
-pub(super) fn yr_name(threads: usize) -> String {
-    format!("yr --threads {threads}")
-}
-
-impl Yr {
-    pub(super) fn new(places: &Places, threads: usize) -> Result<Self> {
-        let rules = places.disk().join("rules.yarc");
-        let mut compile = scanner::program(&yr()?, places);
-        // As the scan worker compiles them.
-        compile.args(["compile", "--relaxed-re-syntax", "--path-as-namespace", "-o"]);
-        command::check(compile.arg(&rules).arg(RULES))?;
-        Ok(Self {
-            places: places.clone(),
-            rules,
-            threads,
-        })
-    }
-}
-
-impl Scanner for Yr {
-    fn name(&self) -> String {
-        yr_name(self.threads)
-    }
-
-    fn scan(&self, tree: &Tree) -> Result<Duration> {
-        let mut scan = scanner::program(&yr()?, &self.places);
-        scan.args(["scan", "--compiled-rules", "--recursive", "--threads"]);
-        scan.arg(self.threads.to_string()).args([&self.rules, &tree.root]);
-        Ok(scanner::run(&mut scan, tree, 0)?.took)
-    }
+    scanner::version(Path::new("yara"))
 }
 
 /// `yara` with rules that `yarac` has compiled before.
@@ -164,7 +55,7 @@ impl Yara {
 
 impl Scanner for Yara {
     fn name(&self) -> String {
-        YARA.to_owned()
+        NAME.to_owned()
     }
 
     fn scan(&self, tree: &Tree) -> Result<Duration> {
