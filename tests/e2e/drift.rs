@@ -1,5 +1,7 @@
 //! A container that runs what its image does not have, without any signature.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use lazaret_tests::incident::Incident;
 use lazaret_tests::node::Node;
@@ -17,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("drift::owner_may_not_where_the_admin_says_so", admin_decides),
 ];
 
+const SOON: Duration = Duration::from_secs(2);
 const ANNOTATION: &str = "--annotation";
 const DENY: &str = "lazaret.io/drift=deny";
 
@@ -34,22 +37,26 @@ fn drifts(node: &Node, id: &str) -> Result<Vec<Incident>> {
 fn alert(world: &World) -> Result<()> {
     let node = world.node()?;
     let id = node.id("drift-alert");
-    let script = format!(
-        "{BRING} bring /opt/sh; /opt/sh -c 'echo ran'; sleep 1; /opt/sh -c 'echo ran'; /opt/sh -c 'echo ran'"
-    );
-    let outcome = node.run(&Run::new(&id, IMAGE).sh(&script))?;
+    node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
+    let shell = |script: &str| node.exec(&id, &["/bin/sh", "-c", script])?.ok();
+    let run = "/opt/sh -c 'echo ran'";
     ensure!(
-        outcome.ok()? == "ran\nran\nran",
-        "an alert is no refusal: {outcome:?}"
+        shell(&format!("{BRING} bring /opt/sh; {run}"))? == "ran",
+        "an alert is no refusal"
     );
+    // It is remembered a moment after it was answered.
+    std::thread::sleep(SOON);
+    let told = drifts(&node, &id)?.len();
+    ensure!(told > 0, "nothing was told");
+    ensure!(shell(&format!("{run}; {run}; {run}"))? == "ran\nran\nran");
+    std::thread::sleep(SOON);
     let drifts = drifts(&node, &id)?;
-    let [drift] = drifts.as_slice() else {
-        anyhow::bail!("one file, unchanged, is one alert: {drifts:?}");
-    };
+    ensure!(drifts.len() == told, "unchanged, and told again: {drifts:?}");
+    let drift = drifts.first().context("nothing was told")?;
     ensure!(drift.text("/action") == "alert", "{drift:?}");
     ensure!(drift.text("/priority") == "Warning", "{drift:?}");
     ensure!(drift.text("/file/path") == "/opt/sh", "{drift:?}");
-    Ok(())
+    node.remove(&id)
 }
 
 fn thousand(world: &World) -> Result<()> {
