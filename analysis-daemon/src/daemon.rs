@@ -244,9 +244,11 @@ fn worker_settings(config: &Config) -> Result<workers::Settings> {
     Ok(workers::Settings {
         program: beside.parent().unwrap_or(Path::new("/")).join(&scan.worker),
         rules: scan.rules.clone(),
+        lists: config.node.state_dir.join("signatures"),
         cache: config.node.state_dir.join("cache"),
         uid: scan.worker_uid,
         memory: scan.worker_memory.as_u64(),
+        unpack: scan.unpack,
     })
 }
 

@@ -62,7 +62,7 @@ impl Drift {
             Origin::Image(_) => true,
             // Its mode or owner may be all that was changed.
             Origin::Copied(copied) => opening.event.exec && same(copied),
-            Origin::Layer(_) | Origin::Plain | Origin::Unknown => false,
+            Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
         };
         if of_image || !is_of_interest(opening.session()) {
             Opinion::INDIFFERENT
@@ -114,8 +114,7 @@ impl Drift {
         let program = rustix::fs::open(format!("/proc/{pid}/exe"), flags, Mode::empty())?;
         let path = path_of(program.as_fd())?;
         let listed = self.programs.contains(&path);
-        let layers = &session.container.layers;
-        Ok(listed && matches!(Origin::of(program.as_fd(), layers), Origin::Image(_)))
+        Ok(listed && matches!(Origin::of(program.as_fd(), pid, session), Origin::Image(_)))
     }
 }
 

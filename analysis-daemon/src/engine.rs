@@ -8,11 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lazaret_types::{Finding, Sha256};
+use lazaret_types::{Finding, Severity, Sha256, UnjudgedReason};
 use sha2::Digest;
 
+use crate::allow::AllowList;
 use crate::signatures::Signatures;
-use crate::workers::{WorkerError, Workers};
+use crate::workers::{Member, WorkerError, Workers};
 
 /// Bytes read at once: large enough that a system call costs nothing beside it.
 const CHUNK: usize = 128 << 10;
@@ -51,9 +52,20 @@ pub(crate) enum Failure {
     Timeout,
     /// It is not the content any more that was asked about.
     Changed,
+    /// Something inside it was not judged.
+    Limit(UnjudgedReason),
     /// The engine, not the file, is to blame.
     Engine(String),
     Read(io::Error),
+}
+
+/// What an engine found.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) worst: Option<Finding>,
+    /// It is about what is inside, and would be another if the allow-list were: the list
+    /// may change at any time, and is asked again.
+    pub(crate) by_allow_list: bool,
 }
 
 /// Judges content by its digest and by itself. Engines are asked in turn until
@@ -61,29 +73,43 @@ pub(crate) enum Failure {
 pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// When it cannot say within the limits.
-    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Option<Finding>, Failure>;
+    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Found, Failure>;
 }
 
 /// Finds content whose SHA-256 is listed.
 pub(crate) struct HashList(pub(crate) Arc<Signatures>);
 
 impl Engine for HashList {
-    fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Option<Finding>, Failure> {
-        Ok(self.0.current().lookup(digest))
+    fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Found, Failure> {
+        Ok(Found {
+            worst: self.0.current().lookup(digest),
+            by_allow_list: false,
+        })
     }
 }
 
-/// Finds content that a YARA rule describes, in a sandboxed process.
-pub(crate) struct ContentRules(pub(crate) Arc<Workers>);
+/// Judges a file by what is in it, in a sandboxed process: rules, similarity, structure,
+/// and the same for what an archive holds. Digests of members are looked up here.
+pub(crate) struct Contents {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) signatures: Arc<Signatures>,
+    pub(crate) allow: Arc<AllowList>,
+}
 
-impl Engine for ContentRules {
-    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Option<Finding>, Failure> {
+impl Engine for Contents {
+    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Found, Failure> {
         let Input::File(file) = input else {
             return Err(Failure::Engine("only files can be judged by rules".into()));
         };
+        let lists = self.signatures.current();
+        let mut found = Found::default();
+        let mut inside = |member: Member| {
+            let allows = |digest: &Sha256| self.allow.allows(digest);
+            found.add_member(&member, |digest| lists.lookup(digest), allows);
+        };
         let answer = self
-            .0
-            .scan(file, limits.size, limits.deadline)
+            .workers
+            .scan(file, limits.size, limits.deadline, &mut inside)
             .map_err(|error| match error {
                 WorkerError::Late => Failure::Timeout,
                 WorkerError::TooLarge => Failure::TooLarge,
@@ -91,11 +117,49 @@ impl Engine for ContentRules {
             })?;
         // The worker reads the file again. A verdict on other content, kept under
         // this digest, would be a verdict on every file of the node that has it.
-        if answer.digest == *digest {
-            Ok(answer.finding)
-        } else {
-            Err(Failure::Changed)
+        if answer.digest != *digest {
+            return Err(Failure::Changed);
         }
+        found.add(answer.finding);
+        found.limited(answer.limit)
+    }
+}
+
+impl Found {
+    fn add(&mut self, finding: Option<Finding>) {
+        // The first of equals stays: what is about the file itself comes last and says less.
+        if finding.as_ref().map(|finding| finding.severity) > self.severity() {
+            self.worst = finding;
+        }
+    }
+
+    /// Adds what is known of a member. Who allows an archive allows what is in it.
+    fn add_member(
+        &mut self,
+        member: &Member,
+        listed: impl Fn(&Sha256) -> Option<Finding>,
+        allows: impl Fn(&Sha256) -> bool,
+    ) {
+        let listed = member.digests.last().and_then(listed);
+        for finding in [listed, member.finding.clone()].into_iter().flatten() {
+            self.by_allow_list = true;
+            if !member.digests.iter().any(&allows) {
+                self.add(Some(member.locate(finding)));
+            }
+        }
+    }
+
+    /// A limit hides what lies beyond it, so that only what is denied anyway outweighs it:
+    /// a harmless finding would else be a key.
+    fn limited(self, limit: Option<UnjudgedReason>) -> Result<Self, Failure> {
+        match limit {
+            Some(limit) if self.severity() < Some(Severity::Error) => Err(Failure::Limit(limit)),
+            _ => Ok(self),
+        }
+    }
+
+    fn severity(&self) -> Option<Severity> {
+        self.worst.as_ref().map(|finding| finding.severity)
     }
 }
 
@@ -157,6 +221,61 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         file
+    }
+
+    fn finding(severity: Severity) -> Finding {
+        Finding {
+            severity,
+            rule: severity.to_string(),
+            engine: lazaret_types::Engine::Yara,
+        }
+    }
+
+    fn member(path: &str, digests: &[u8], severity: Option<Severity>) -> Member {
+        Member {
+            path: path.into(),
+            digests: digests.iter().map(|byte| Sha256::new([*byte; 32])).collect(),
+            finding: severity.map(finding),
+        }
+    }
+
+    #[test]
+    fn the_worst_member_counts_unless_it_or_what_is_around_it_is_allowed() {
+        let listed = |digest: &Sha256| (digest.as_bytes()[0] == 9).then(|| finding(Severity::Critical));
+        let bad = [
+            member("a", &[1], Some(Severity::Error)),
+            member("t.tar", &[2], None),
+            member("t.tar!/b", &[2, 9], Some(Severity::Notice)),
+        ];
+        let judge = |allowed: &[u8]| {
+            let mut found = Found::default();
+            for member in &bad {
+                found.add_member(member, listed, |digest| allowed.contains(&digest.as_bytes()[0]));
+            }
+            (found.worst.map(|finding| finding.rule), found.by_allow_list)
+        };
+        assert_eq!(judge(&[]), (Some("Critical in t.tar!/b".into()), true));
+        assert_eq!(judge(&[9]), (Some("Error in a".into()), true));
+        assert_eq!(judge(&[2]), (Some("Error in a".into()), true));
+        assert_eq!(judge(&[1, 2]), (None, true));
+    }
+
+    #[test]
+    fn a_limit_is_outweighed_only_by_what_is_denied() {
+        let limited = |severity: Option<Severity>| {
+            let found = Found {
+                worst: severity.map(finding),
+                by_allow_list: false,
+            };
+            found.limited(Some(UnjudgedReason::UnpackRatio))
+        };
+        for severity in [None, Some(Severity::Notice), Some(Severity::Warning)] {
+            assert!(matches!(
+                limited(severity),
+                Err(Failure::Limit(UnjudgedReason::UnpackRatio))
+            ));
+        }
+        assert!(limited(Some(Severity::Error)).is_ok());
     }
 
     #[test]

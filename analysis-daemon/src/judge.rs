@@ -123,7 +123,11 @@ impl Judge {
         Self {
             engines: vec![
                 Box::new(engine::HashList(Arc::clone(&signatures))),
-                Box::new(engine::ContentRules(Arc::clone(&workers))),
+                Box::new(engine::Contents {
+                    workers: Arc::clone(&workers),
+                    signatures: Arc::clone(&signatures),
+                    allow: Arc::clone(&allow),
+                }),
             ],
             signatures,
             workers,
@@ -169,9 +173,12 @@ impl Judge {
             return None;
         }
         let file = opening.event.file.as_fd();
-        let origin = Origin::of(file, &session.container.layers);
+        let origin = Origin::of(file, opening.event.pid, session);
         let held = match self.seals.hold(file, &origin, opening.access()) {
-            Err(NotHeld::Written) if opening.access() == Access::Exec => return Some(Examined::changing()),
+            // Nor can what has no name be held: somebody may have it mapped for writing.
+            Err(NotHeld::Written | NotHeld::Nameless) if opening.access() == Access::Exec => {
+                return Some(Examined::changing());
+            }
             held => held.ok(),
         };
         let deadline = opening.read_at + self.timeout;
@@ -234,7 +241,7 @@ impl Judge {
 
     fn verdict(&self, input: Input<'_>, image: Option<Inode>, limits: Limits) -> Result<Outcome, Failure> {
         let digest = self.digest(input, image, limits)?;
-        let set = self.set();
+        let mut set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
         if self.allow.allows(&digest) {
             let verdict = Verdict::Clean;
@@ -245,7 +252,12 @@ impl Judge {
         }
         let mut verdict = Verdict::Clean;
         for engine in &self.engines {
-            if let Some(finding) = engine.judge(&digest, input, limits)? {
+            let found = engine.judge(&digest, input, limits)?;
+            if found.by_allow_list {
+                // No set is this one, so that it is neither remembered nor sealed.
+                set = format!("{set}+allow-list").into();
+            }
+            if let Some(finding) = found.worst {
                 verdict = Verdict::Bad(finding);
                 break;
             }
@@ -458,6 +470,7 @@ fn unjudged(failure: Failure) -> UnjudgedReason {
         Failure::TooLarge => UnjudgedReason::TooLarge,
         Failure::Timeout => UnjudgedReason::Timeout,
         Failure::Changed => UnjudgedReason::Changing,
+        Failure::Limit(reason) => reason,
         Failure::Read(error) => {
             tracing::warn!(%error, "a file could not be read");
             UnjudgedReason::ReadError

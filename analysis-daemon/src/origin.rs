@@ -8,9 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lazaret_sys::{fd_path, handle};
+use lazaret_sys::{fd_path, handle, mounts};
 use lazaret_types::Layers;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+
+use crate::session::Session;
 
 /// `f_type` of overlayfs (include/uapi/linux/magic.h).
 const OVERLAYFS: i64 = 0x794c_7630;
@@ -30,6 +32,8 @@ pub(crate) enum Origin {
     Copied(Copied),
     /// On a file system without layers.
     Plain,
+    /// Nobody can find it any more: it was deleted, or never had a name.
+    Nameless,
     /// On a file system that we cannot see through; or it moved while we looked.
     Unknown,
 }
@@ -105,26 +109,31 @@ fn statx(file: BorrowedFd<'_>) -> io::Result<Statx> {
 }
 
 impl Origin {
-    /// Finds out where the content of an open file is. Opens folders of the host, and nothing
-    /// for reading.
-    pub(crate) fn of(file: BorrowedFd<'_>, layers: &Layers) -> Self {
+    /// Finds out where the content of a file is that process `pid` opened. Opens folders of the
+    /// host, and nothing for reading.
+    pub(crate) fn of(file: BorrowedFd<'_>, pid: i32, session: &Session) -> Self {
         let Ok(kind) = rustix::fs::fstatfs(file) else {
             return Self::Unknown;
         };
         match kind.f_type {
-            OVERLAYFS => layered(file, layers).unwrap_or(Self::Unknown),
+            OVERLAYFS => layered(file, pid, session).unwrap_or(Self::Unknown),
             kind if PLAIN.contains(&kind) => Self::Plain,
             _ => Self::Unknown,
         }
     }
 }
 
-fn layered(file: BorrowedFd<'_>, layers: &Layers) -> io::Result<Origin> {
-    let opened = Identity::of(file)?;
-    let path = path_of(file)?;
+fn layered(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Result<Origin> {
+    let stat = statx(file)?;
+    if stat.stx_nlink == 0 {
+        return Ok(Origin::Nameless);
+    }
+    let opened = Identity::from(&stat);
+    let path = path_on_rootfs(file, pid, session)?;
     let Ok(relative) = path.strip_prefix("/") else {
         return Ok(Origin::Unknown);
     };
+    let layers = &session.container.layers;
     let upper = layers.upper.as_deref().and_then(|upper| regular(upper, relative));
     let mut lower = layers.lower.iter().filter_map(|layer| regular(layer, relative));
     let Some((own, stat)) = upper else {
@@ -147,6 +156,22 @@ fn layered(file: BorrowedFd<'_>, layers: &Layers) -> io::Result<Origin> {
     } else {
         Origin::Unknown
     })
+}
+
+/// The path of a file of the root file system, also when it was opened through a mount of a part
+/// of it.
+fn path_on_rootfs(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Result<PathBuf> {
+    let path = path_of(file)?;
+    let mount = mounts::id_of(file)?;
+    if mount == session.root_mount {
+        return Ok(path);
+    }
+    // What a mount shows, and where, is the opener's own word; but whatever is found counts only
+    // when it is the inode that was opened.
+    let mounts = mounts::of(pid)?;
+    let mount = mounts.iter().find(|seen| seen.id == mount);
+    let below = mount.and_then(|mount| Some(mount.root.join(path.strip_prefix(&mount.mount_point).ok()?)));
+    Ok(below.unwrap_or(path))
 }
 
 /// Whether overlayfs noted that it made one file of the other. It notes it for one file only,
@@ -221,8 +246,6 @@ fn look_up(layer: &Path, relative: &Path) -> io::Result<(OwnedFd, Statx)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     #[test]
@@ -244,16 +267,5 @@ mod tests {
         (0..value.len()).for_each(|length| assert_eq!(note(&value[..length]), None));
         value[1] = 0;
         assert_eq!(note(&value), None);
-    }
-
-    #[test]
-    fn a_file_without_layers_is_plain() {
-        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-        fs::write(folder.path().join("file"), "x").unwrap();
-        let file = File::open(folder.path().join("file")).unwrap();
-        assert!(matches!(
-            Origin::of(file.as_fd(), &Layers::default()),
-            Origin::Plain
-        ));
     }
 }

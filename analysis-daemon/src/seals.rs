@@ -59,7 +59,9 @@ pub(crate) struct Seals {
 pub(crate) enum NotHeld {
     /// Somebody has it open for writing, or mapped so.
     Written,
-    /// It cannot be told where its content lies, or there are no leases there.
+    /// It has no name, and so it cannot be told where its content lies.
+    Nameless,
+    /// There are no leases on its file system.
     OutOfReach,
 }
 
@@ -69,6 +71,8 @@ pub(crate) struct Held {
     lease: Lease,
     /// The file as the container opens it, where that is another inode than the lease is on.
     opened: Option<OwnedFd>,
+    /// Whether all ways to change it are covered, not only those through what the container opens.
+    whole: bool,
     /// The image's inode, for a file that is the image's.
     pub(crate) image: Option<Inode>,
 }
@@ -168,12 +172,14 @@ impl Seals {
         let out_of_reach = |_: io::Error| NotHeld::OutOfReach;
         let (holder, opened, image) = match origin {
             Origin::Image(inode) => (own(), None, Some(*inode)),
-            Origin::Plain => (own(), None, None),
+            // The last is guarded at least against who opens it as the container does.
+            Origin::Plain | Origin::Unknown => (own(), None, None),
             Origin::Layer(real) | Origin::Copied(Copied { own: real, .. }) => {
                 (reopen(real), Some(own().map_err(out_of_reach)?), None)
             }
-            Origin::Unknown => return Err(NotHeld::OutOfReach),
+            Origin::Nameless => return Err(NotHeld::Nameless),
         };
+        let whole = !matches!(origin, Origin::Unknown);
         let lease = Lease::take(holder.map_err(out_of_reach)?, self.listener);
         let lease = lease.map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => NotHeld::Written,
@@ -182,7 +188,12 @@ impl Seals {
         // It may have been copied up since we looked where it is.
         let still = image.is_none_or(|inode| Identity::of(file).is_ok_and(|now| inode.is(&now)));
         still
-            .then_some(Held { lease, opened, image })
+            .then_some(Held {
+                lease,
+                opened,
+                whole,
+                image,
+            })
             .ok_or(NotHeld::Written)
     }
 
@@ -196,7 +207,9 @@ impl Seals {
         current: impl FnOnce() -> bool,
     ) {
         let file = opening.event.file.as_fd();
-        let stat = rustix::fs::fstat(file).ok().filter(|_| self.capacity > 0);
+        let stat = rustix::fs::fstat(file)
+            .ok()
+            .filter(|_| self.capacity > 0 && held.whole);
         let Some(stat) = stat else {
             return self.release(opening, held);
         };

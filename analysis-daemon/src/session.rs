@@ -1,6 +1,6 @@
 //! One guarded container, and the openers that wait for its judgement.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) group: Group,
     /// `O_PATH` on the container's root folder.
     pub(crate) root: OwnedFd,
+    /// The id of the mount that this is on; 0 when it cannot be told.
+    pub(crate) root_mount: u64,
     /// A pidfd of the container's init.
     pub(crate) init: OwnedFd,
     pub(crate) init_pid: i32,
@@ -76,6 +78,7 @@ impl Session {
         Self {
             container: Arc::new(container),
             group,
+            root_mount: lazaret_sys::mounts::id_of(root.as_fd()).unwrap_or_default(),
             root,
             init,
             init_pid,

@@ -11,5 +11,5 @@ mod schema;
 
 pub use load::{CONFIG_ENV, ConfigError, DEFAULT_PATH};
 pub use schema::{
-    Config, Drift, Guard, Incidents, Node, OnUnjudged, Quarantine, QuarantineMode, Scan, Watchdog,
+    Config, Drift, Guard, Incidents, Node, OnUnjudged, Quarantine, QuarantineMode, Scan, Unpack, Watchdog,
 };

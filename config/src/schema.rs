@@ -92,6 +92,23 @@ pub struct Scan {
     pub containerd: PathBuf,
     /// What happens to a file without a verdict.
     pub on_unjudged: OnUnjudged,
+    /// How far archives are looked into.
+    pub unpack: Unpack,
+}
+
+/// How far archives are looked into. A file beyond a limit has no verdict, unless what
+/// was seen until then is enough to deny it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Unpack {
+    /// Archives inside each other; 0 looks into none.
+    pub depth: u32,
+    /// Members, all depths together.
+    pub members: u32,
+    /// What all members together may take, unpacked.
+    pub size: ByteSize,
+    /// How many times its packed size a member may take. Small ones always may.
+    pub ratio: u32,
 }
 
 /// What happens to a file that is too large, too slow or unreadable.
@@ -215,6 +232,18 @@ impl Default for Scan {
             rate: ByteSize::mib(64),
             containerd: "/run/containerd/containerd.sock".into(),
             on_unjudged: OnUnjudged::default(),
+            unpack: Unpack::default(),
+        }
+    }
+}
+
+impl Default for Unpack {
+    fn default() -> Self {
+        Self {
+            depth: 6,
+            members: 50_000,
+            size: ByteSize::mib(256),
+            ratio: 500,
         }
     }
 }

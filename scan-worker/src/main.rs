@@ -8,7 +8,6 @@
 
 #![forbid(unsafe_code)]
 
-mod rules;
 mod sandbox;
 mod wire;
 mod worker;
@@ -19,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use lazaret_scan_worker::{judge, rules, similar::Similar};
 
 /// Judges file contents for lazaretd. Not meant to be started by hand, but for --list
 #[derive(Debug, Parser)]
@@ -27,6 +27,9 @@ struct Args {
     /// A folder of YARA rules (*.yar, *.yara); may be given several times
     #[arg(long = "rules", value_name = "FOLDER")]
     folders: Vec<PathBuf>,
+    /// A folder of TLSH lists (*.tlsh)
+    #[arg(long, value_name = "FOLDER")]
+    lists: Option<PathBuf>,
     /// Where compiled rules are kept
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
 fn list(args: &Args) -> anyhow::Result<ExitCode> {
     let loaded = rules::load(&args.folders, None)?;
     let mut out = std::io::stdout().lock();
-    for problem in &loaded.problems {
+    let similar = load_lists(args)?;
+    for problem in loaded.problems.iter().chain(&similar.problems) {
         let kind = if problem.warning { "warning" } else { "error" };
         let line = serde_json::json!({
             "kind": kind, "file": problem.file, "line": problem.line, "column": problem.column,
@@ -67,7 +71,7 @@ fn list(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{line}")?;
     }
     for rule in loaded.rules.iter() {
-        let [severity, description, attack] = worker::META.map(|name| worker::meta(&rule, name));
+        let [severity, description, attack] = judge::META.map(|name| judge::meta(&rule, name));
         let line = serde_json::json!({
             "kind": "rule", "rule": rule.identifier(), "file": rule.namespace(),
             "severity": severity, "description": description, "attack": attack,
@@ -75,4 +79,11 @@ fn list(args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(out, "{line}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The TLSH lists, if there is a folder of them.
+fn load_lists(args: &Args) -> anyhow::Result<Similar> {
+    args.lists
+        .as_deref()
+        .map_or_else(|| Ok(Similar::default()), Similar::load)
 }

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use yara_x::errors::CompileError;
 use yara_x::{Compiler, Rules, SourceCode};
 
+use crate::includes::{self, Includes};
+
 /// Files of one start, at most.
 const MAX_FILES: usize = 20_000;
 
@@ -21,11 +23,13 @@ const MAX_BYTES: u64 = 256 << 20;
 const MAX_PROBLEMS: usize = 1_000;
 
 /// What was loaded.
-pub(crate) struct Loaded {
-    pub(crate) rules: Rules,
-    pub(crate) problems: Vec<Problem>,
+pub struct Loaded {
+    /// Compiled.
+    pub rules: Rules,
+    /// What is wrong with which file.
+    pub problems: Vec<Problem>,
     /// Short, and another one whenever a rule changes.
-    pub(crate) version: String,
+    pub version: String,
 }
 
 struct Source {
@@ -38,7 +42,7 @@ struct Source {
 ///
 /// # Errors
 /// When a folder that exists cannot be read, or there is more than the limits.
-pub(crate) fn load(folders: &[PathBuf], cache: Option<&Path>) -> Result<Loaded> {
+pub fn load(folders: &[PathBuf], cache: Option<&Path>) -> Result<Loaded> {
     let sources = read(folders)?;
     let digest = digest(&sources);
     let version: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
@@ -50,7 +54,7 @@ pub(crate) fn load(folders: &[PathBuf], cache: Option<&Path>) -> Result<Loaded> 
             version,
         });
     }
-    let (rules, problems) = compile(&sources);
+    let (rules, problems) = compile(&sources, folders);
     // Only what is flawless is kept: flaws are to be told at every start.
     if let (Some(cached), true) = (cached, problems.is_empty())
         && let Err(error) = keep(&rules, &cached)
@@ -134,15 +138,21 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn compile(sources: &[Source]) -> (Rules, Vec<Problem>) {
+fn compile(sources: &[Source], folders: &[PathBuf]) -> (Rules, Vec<Problem>) {
+    let folders: Vec<_> = folders
+        .iter()
+        .filter_map(|folder| folder.canonicalize().ok())
+        .collect();
     let mut compiler = Compiler::new();
-    // A rule file may name no other file: the sandbox has none.
-    compiler
-        .enable_includes(false)
-        .relaxed_re_syntax(true)
-        .max_warnings(MAX_PROBLEMS);
+    compiler.relaxed_re_syntax(true).max_warnings(MAX_PROBLEMS);
     let mut problems = Vec::new();
     for Source { path, text } in sources {
+        let includes = includes::of(path, &String::from_utf8_lossy(text), &folders);
+        match (includes, path.parent()) {
+            (Includes::Index, _) => continue,
+            (Includes::Allowed, Some(folder)) => compiler.enable_includes(true).add_include_dir(folder),
+            _ => compiler.enable_includes(false),
+        };
         let origin = path.to_string_lossy();
         let before = (compiler.errors().len(), compiler.warnings().len());
         // The same rule name in two collections is no conflict.
@@ -283,6 +293,30 @@ mod tests {
         let second = load();
         assert_ne!(second.version, first.version);
         assert_eq!((second.rules.iter().len(), kept()), (2, 1));
+    }
+
+    #[test]
+    fn files_of_the_folders_may_be_included() {
+        let folder = folder(&[
+            (
+                "base.yar",
+                "private rule base { strings: $a = \"base\" condition: $a }",
+            ),
+            (
+                "index.yar",
+                "/* an index */\ninclude \"./base.yar\"\ninclude \"user.yar\"\n",
+            ),
+            ("user.yar", "include \"base.yar\"\nrule user { condition: base }"),
+        ]);
+        let loaded = load(&[folder.path().to_owned()], None).unwrap();
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let mut scanner = yara_x::Scanner::new(&loaded.rules);
+        let results = scanner.scan(b"base").unwrap();
+        let names: Vec<_> = results
+            .matching_rules()
+            .map(|rule| rule.identifier().to_owned())
+            .collect();
+        assert_eq!(names, ["user"]);
     }
 
     #[test]

@@ -1,42 +1,38 @@
 //! A worker: one file after the other, until lazaretd hangs up.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::process;
+use std::time::{Duration, Instant};
 
 use lazaret_api::scan::v1::not_scanned::Reason;
-use lazaret_api::scan::v1::{Finding, FromWorker, NotScanned, Scan, Scanned, ToWorker, from_worker};
+use lazaret_api::scan::v1::{
+    FromWorker, Member, Members, NotScanned, Scan, ToWorker, Unpack, from_worker::Message,
+};
+use lazaret_scan_worker::judge::{Judge, bounded};
+use lazaret_scan_worker::similar::Similar;
+use lazaret_scan_worker::unpack::Limits;
 use lazaret_sys::seqpacket::MAX_FDS;
-use sha2::{Digest, Sha256};
-use yara_x::{MetaValue, Rules, Scanner};
+use prost::Message as _;
+use yara_x::Rules;
 
 use crate::{sandbox, wire};
-
-/// The metadata of a rule that lazaret understands.
-pub(crate) const META: [&str; 3] = ["severity", "description", "attack"];
-
-/// Findings in one answer; one is enough to convict.
-const MAX_FINDINGS: usize = 16;
-
-/// Bytes of a text in an answer.
-const MAX_TEXT: usize = 200;
-
-/// Matches of one pattern that are kept: conditions rarely count further, and
-/// hostile content would make millions.
-const MAX_MATCHES: usize = 10_000;
 
 /// A buffer beyond this, in bytes, is given back after the scan.
 const KEPT_BUFFER: usize = 4 << 20;
 
+/// Members of so many bytes go together. One more, which is the largest, still fits.
+const BATCH: usize = 24 << 10;
+
 /// Never returns: the zygote's stack below is not the worker's.
-pub(crate) fn run(socket: &OwnedFd, rules: &Rules, memory: u64) -> ! {
+pub(crate) fn run(socket: &OwnedFd, rules: &Rules, similar: &Similar, memory: u64) -> ! {
     if let Err(error) = sandbox::narrow(memory) {
         eprintln!("lazaret-scan-worker: {error:#}");
         process::exit(1);
     }
-    let mut scanner = Scanner::new(rules);
-    scanner.max_matches_per_pattern(MAX_MATCHES);
+    let mut judge = Judge::new(rules, similar);
     let mut buffer = Vec::new();
     let mut fds = [const { None }; MAX_FDS];
     while let Ok(Some(ToWorker { scan: Some(scan) })) = wire::receive(socket, &mut fds) {
@@ -44,21 +40,15 @@ pub(crate) fn run(socket: &OwnedFd, rules: &Rules, memory: u64) -> ! {
         let Some(file) = file.take().map(File::from) else {
             break;
         };
-        let answer = match read(&file, scan, &mut buffer) {
-            Ok(()) => judge(&mut scanner, &buffer),
-            Err(not_scanned) => from_worker::Message::NotScanned(not_scanned),
-        };
+        let limits = scan.unpack.map(|unpack| limits(unpack, Instant::now()));
+        let read = read(&file, scan, &mut buffer);
         // It must be closed before the answer: then lazaretd lets go of the container.
         drop(file);
-        if wire::send(
-            socket,
-            &FromWorker {
-                message: Some(answer),
-            },
-            &[],
-        )
-        .is_err()
-        {
+        let answered = read.map_or_else(
+            |not_scanned| send(socket, Message::NotScanned(not_scanned)),
+            |()| answer(socket, &mut judge, &buffer, limits),
+        );
+        if answered.is_err() {
             break;
         }
         buffer.clear();
@@ -70,7 +60,7 @@ pub(crate) fn run(socket: &OwnedFd, rules: &Rules, memory: u64) -> ! {
 /// Reads with `pread`, never maps: the file may be cut short meanwhile, which would
 /// be a `SIGBUS`, and the descriptor's offset is the container's own business.
 fn read(file: &File, scan: Scan, buffer: &mut Vec<u8>) -> Result<(), NotScanned> {
-    let error = |error: std::io::Error| not_scanned(Reason::ReadError, &error.to_string());
+    let error = |error: io::Error| not_scanned(Reason::ReadError, &error.to_string());
     let size = file.metadata().map_err(error)?.len();
     if size > scan.max_size {
         return Err(not_scanned(Reason::TooLarge, ""));
@@ -88,43 +78,78 @@ fn read(file: &File, scan: Scan, buffer: &mut Vec<u8>) -> Result<(), NotScanned>
     Ok(())
 }
 
-fn judge(scanner: &mut Scanner<'_>, content: &[u8]) -> from_worker::Message {
-    match scanner.scan(content) {
-        Ok(results) => {
-            let findings = results
-                .matching_rules()
-                .take(MAX_FINDINGS)
-                .map(|rule| finding(&rule))
-                .collect();
-            let sha256 = Sha256::digest(content).to_vec();
-            from_worker::Message::Scanned(Scanned { findings, sha256 })
+/// Judges a content and tells what came out, members as they come.
+fn answer(socket: &OwnedFd, judge: &mut Judge<'_>, content: &[u8], limits: Option<Limits>) -> io::Result<()> {
+    let mut batch = Batch::default();
+    let mut told = Ok(());
+    let scanned = judge.judge(content, limits, &mut |member| {
+        if told.is_ok() {
+            told = batch.add(socket, member);
         }
-        Err(error) => from_worker::Message::NotScanned(not_scanned(Reason::EngineError, &error.to_string())),
-    }
-}
-
-fn finding(rule: &yara_x::Rule<'_, '_>) -> Finding {
-    let [severity, description, attack] = META.map(|name| meta(rule, name));
-    Finding {
-        rule: rule.identifier().chars().take(MAX_TEXT).collect(),
-        severity,
-        description,
-        attack,
-    }
-}
-
-/// One text of a rule's metadata; empty when it has none.
-pub(crate) fn meta(rule: &yara_x::Rule<'_, '_>, wanted: &str) -> String {
-    let text = rule.metadata().find_map(|(name, value)| match value {
-        MetaValue::String(text) if name == wanted => Some(text),
-        _ => None,
     });
-    text.unwrap_or_default().chars().take(MAX_TEXT).collect()
+    told?;
+    batch.send(socket)?;
+    send(
+        socket,
+        match scanned {
+            Ok(scanned) => Message::Scanned(scanned),
+            Err(error) => Message::NotScanned(not_scanned(Reason::EngineError, &error.to_string())),
+        },
+    )
+}
+
+/// Members that wait to be told together: a library has thousands.
+#[derive(Default)]
+struct Batch {
+    members: Members,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, socket: &OwnedFd, member: Member) -> io::Result<()> {
+        self.bytes += member.encoded_len();
+        self.members.members.push(member);
+        if self.bytes > BATCH {
+            self.send(socket)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn send(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        let Self { members, bytes } = std::mem::take(self);
+        if bytes == 0 {
+            return Ok(());
+        }
+        send(socket, Message::Members(members))
+    }
+}
+
+fn send(socket: &OwnedFd, message: Message) -> io::Result<()> {
+    let message = Some(message);
+    wire::send(socket, &FromWorker { message }, &[])
+}
+
+fn limits(unpack: Unpack, now: Instant) -> Limits {
+    let Unpack {
+        depth,
+        members,
+        size,
+        ratio,
+        time_ms,
+    } = unpack;
+    Limits {
+        depth,
+        members,
+        size,
+        ratio,
+        deadline: now + Duration::from_millis(time_ms.into()),
+    }
 }
 
 fn not_scanned(reason: Reason, message: &str) -> NotScanned {
     NotScanned {
         reason: reason.into(),
-        message: message.chars().take(MAX_TEXT).collect(),
+        message: bounded(message),
     }
 }

@@ -4,12 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use lazaret_api::scan::v1::{Failed, Forked, FromZygote, Problem, Ready, ToZygote, from_zygote};
+use lazaret_scan_worker::rules::{self, Loaded};
+use lazaret_scan_worker::similar::Similar;
 use lazaret_sys::fork::{Side, fork};
 use lazaret_sys::seqpacket::{self, MAX_FDS};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use yara_x::Rules;
 
-use crate::{Args, rules, sandbox, wire, worker};
+use crate::{Args, load_lists, sandbox, wire, worker};
 
 /// Problems that fit into one message.
 const MAX_PROBLEMS: usize = 64;
@@ -23,7 +25,7 @@ const MAX_TEXT: usize = 400;
 /// When it cannot load, give up its privileges, or talk to lazaretd, which is told.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let served = prepare(args, &socket).and_then(|rules| serve(&socket, &rules, args.memory));
+    let served = prepare(args, &socket).and_then(|signatures| serve(&socket, &signatures, args.memory));
     if let Err(error) = &served {
         let failed = from_zygote::Message::Failed(Failed {
             reason: format!("{error:#}"),
@@ -33,21 +35,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     served
 }
 
-fn prepare(args: &Args, socket: &OwnedFd) -> Result<Rules> {
-    let loaded = rules::load(&args.folders, args.cache.as_deref())?;
+/// All that content is compared with. Workers share it.
+struct Signatures {
+    rules: Rules,
+    similar: Similar,
+}
+
+fn prepare(args: &Args, socket: &OwnedFd) -> Result<Signatures> {
+    let Loaded {
+        rules,
+        mut problems,
+        version,
+    } = rules::load(&args.folders, args.cache.as_deref())?;
+    let similar = load_lists(args)?;
     sandbox::enter(args.uid)?;
+    problems.extend_from_slice(&similar.problems);
     let ready = Ready {
-        rules: u32::try_from(loaded.rules.iter().len())?,
-        problems: loaded
-            .problems
-            .into_iter()
-            .take(MAX_PROBLEMS)
-            .map(shortened)
-            .collect(),
-        version: loaded.version,
+        rules: u32::try_from(rules.iter().len())?,
+        problems: problems.into_iter().take(MAX_PROBLEMS).map(shortened).collect(),
+        version: similar.version(&version),
+        similar: u32::try_from(similar.len())?,
     };
     tell(socket, from_zygote::Message::Ready(ready))?;
-    Ok(loaded.rules)
+    Ok(Signatures { rules, similar })
 }
 
 fn shortened(mut problem: Problem) -> Problem {
@@ -57,7 +67,7 @@ fn shortened(mut problem: Problem) -> Problem {
     problem
 }
 
-fn serve(socket: &OwnedFd, rules: &Rules, memory: u64) -> Result<()> {
+fn serve(socket: &OwnedFd, signatures: &Signatures, memory: u64) -> Result<()> {
     let mut fds = [const { None }; MAX_FDS];
     while let Some(ToZygote { fork: Some(_) }) = wire::receive(socket, &mut fds)? {
         reap();
@@ -65,7 +75,7 @@ fn serve(socket: &OwnedFd, rules: &Rules, memory: u64) -> Result<()> {
         match fork().context("cannot fork a worker")? {
             Side::Child => {
                 drop(ours);
-                worker::run(&theirs, rules, memory);
+                worker::run(&theirs, &signatures.rules, &signatures.similar, memory);
             }
             Side::Parent { child } => {
                 // It is ours to reap, so its pid is nobody else's yet.

@@ -3,10 +3,12 @@
 //! Each judging thread uses one worker at a time. One that dies or is late is
 //! replaced; the file that it was at has no verdict, and lazaretd goes on.
 
+mod answer;
 mod pool;
 mod worker;
 mod zygote;
 
+pub(crate) use answer::Member;
 pub(crate) use pool::{Rules, Workers};
 pub(crate) use worker::WorkerError;
 pub(crate) use zygote::{Settings, ZygoteError};

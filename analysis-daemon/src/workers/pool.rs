@@ -4,11 +4,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use lazaret_api::scan::v1::Problem;
+use lazaret_api::scan::v1::{Problem, Scan, Unpack};
 
 use crate::changes::Changes;
 
-use super::worker::{Answer, Worker, WorkerError};
+use super::answer::{Answer, Member};
+use super::worker::{Worker, WorkerError};
 use super::zygote::{Settings, Zygote, ZygoteError};
 
 /// The rules that judge now.
@@ -111,13 +112,20 @@ impl Workers {
             } = problem;
             tracing::warn!("{file}:{line}:{column}: {message}");
         }
-        tracing::info!(count = rules.count, version = rules.version, "rules loaded");
+        let similar = ready.similar;
+        tracing::info!(
+            count = rules.count,
+            similar,
+            version = rules.version,
+            "rules loaded"
+        );
         let rules = Arc::new(rules);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rules);
         rules
     }
 
-    /// Has a file judged by a worker.
+    /// Has a file judged by a worker; `inside` is told of what is in it, if it is an
+    /// archive, as far as the worker gets.
     ///
     /// # Errors
     /// When there is no verdict by the deadline.
@@ -126,9 +134,11 @@ impl Workers {
         file: BorrowedFd<'_>,
         max_size: u64,
         deadline: Instant,
+        inside: &mut dyn FnMut(Member),
     ) -> Result<Answer, WorkerError> {
         let (worker, generation) = self.take(deadline)?;
-        let answer = worker.scan(file, max_size, deadline);
+        let unpack = Some(unpack(&self.settings.unpack, deadline));
+        let answer = worker.scan(file, Scan { max_size, unpack }, deadline, inside);
         let survived = answer.as_ref().err().is_none_or(WorkerError::is_survived);
         if let (Err(error), false) = (&answer, survived) {
             tracing::error!(%error, "a scan worker is replaced");
@@ -187,5 +197,18 @@ impl Workers {
         drop(state);
         drop(old);
         self.free.notify_one();
+    }
+}
+
+/// The limits of one file. A worker is given less time than it has, so that it says
+/// what it found instead of being ended.
+fn unpack(limits: &lazaret_config::Unpack, deadline: Instant) -> Unpack {
+    let left = deadline.saturating_duration_since(Instant::now()) * 3 / 4;
+    Unpack {
+        depth: limits.depth,
+        members: limits.members,
+        size: limits.size.as_u64(),
+        ratio: limits.ratio,
+        time_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
     }
 }

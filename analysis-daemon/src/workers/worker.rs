@@ -5,29 +5,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use lazaret_api::scan::v1::not_scanned::Reason;
-use lazaret_api::scan::v1::{FromWorker, Scan, ToWorker, from_worker};
+use lazaret_api::scan::v1::{FromWorker, NotScanned, Scan, ToWorker, from_worker};
 use lazaret_sys::{pidfd, seqpacket};
-use lazaret_types::{Engine, Finding, Severity, Sha256};
 use prost::Message;
 use thiserror::Error;
 
+use super::answer::{Answer, Member};
+
 /// Bytes of an answer.
-const MAX_ANSWER: usize = 32 << 10;
+const MAX_ANSWER: usize = seqpacket::MAX_MESSAGE;
 
 /// A worker that waits for a file. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Worker {
     socket: OwnedFd,
     pidfd: OwnedFd,
-}
-
-/// What a worker says of a file.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// Of the content that it judged.
-    pub(crate) digest: Sha256,
-    /// The worst finding.
-    pub(crate) finding: Option<Finding>,
 }
 
 /// A file without a verdict.
@@ -57,30 +49,34 @@ impl Worker {
         Self { socket, pidfd }
     }
 
-    /// Has a file judged.
+    /// Has a file judged; `inside` is told of what is in it, if it is an archive.
     pub(crate) fn scan(
         &self,
         file: BorrowedFd<'_>,
-        max_size: u64,
+        scan: Scan,
         deadline: Instant,
+        inside: &mut dyn FnMut(Member),
     ) -> Result<Answer, WorkerError> {
-        send(
-            &self.socket,
-            &ToWorker {
-                scan: Some(Scan { max_size }),
-            },
-            Some(file),
-        )
-        .map_err(WorkerError::Died)?;
-        let answer = receive::<FromWorker>(self.socket.as_fd(), deadline);
-        match answer {
-            Ok((
-                FromWorker {
-                    message: Some(message),
-                },
-                _,
-            )) => understand(message),
-            Ok(_) => Err(WorkerError::Died(io::ErrorKind::InvalidData.into())),
+        let message = ToWorker { scan: Some(scan) };
+        send(&self.socket, &message, Some(file)).map_err(WorkerError::Died)?;
+        loop {
+            match self.hear(deadline)? {
+                from_worker::Message::Members(members) => {
+                    for member in members.members {
+                        inside(Member::new(member).ok_or_else(babbles)?);
+                    }
+                }
+                from_worker::Message::Scanned(scanned) => {
+                    return Answer::new(scanned).ok_or_else(babbles);
+                }
+                from_worker::Message::NotScanned(not) => return Err(not_scanned(not)),
+            }
+        }
+    }
+
+    fn hear(&self, deadline: Instant) -> Result<from_worker::Message, WorkerError> {
+        match receive::<FromWorker>(self.socket.as_fd(), deadline) {
+            Ok((FromWorker { message }, _)) => message.ok_or_else(babbles),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(WorkerError::Late),
             Err(error) => Err(WorkerError::Died(error)),
         }
@@ -94,42 +90,17 @@ impl Drop for Worker {
     }
 }
 
-fn understand(message: from_worker::Message) -> Result<Answer, WorkerError> {
-    match message {
-        from_worker::Message::Scanned(scanned) => {
-            let digest = <[u8; 32]>::try_from(scanned.sha256.as_slice());
-            let digest = digest.map_err(|_size| WorkerError::Died(io::ErrorKind::InvalidData.into()))?;
-            let findings = scanned.findings.into_iter().map(|finding| Finding {
-                severity: severity(&finding.severity),
-                rule: finding.rule,
-                engine: Engine::Yara,
-            });
-            Ok(Answer {
-                digest: Sha256::new(digest),
-                finding: findings.max_by_key(|finding| finding.severity),
-            })
-        }
-        from_worker::Message::NotScanned(not) => Err(match not.reason() {
-            Reason::TooLarge => WorkerError::TooLarge,
-            Reason::ReadError => WorkerError::Read(not.message),
-            Reason::EngineError | Reason::Unspecified => WorkerError::Engine(not.message),
-        }),
+fn not_scanned(not: NotScanned) -> WorkerError {
+    match not.reason() {
+        Reason::TooLarge => WorkerError::TooLarge,
+        Reason::ReadError => WorkerError::Read(not.message),
+        Reason::EngineError | Reason::Unspecified => WorkerError::Engine(not.message),
     }
 }
 
-/// The `severity` of a rule's metadata. A rule that has none alerts and refuses
-/// nothing: public collections hold many that only inform.
-fn severity(text: &str) -> Severity {
-    let known = [
-        Severity::Notice,
-        Severity::Warning,
-        Severity::Error,
-        Severity::Critical,
-    ];
-    let named = known
-        .into_iter()
-        .find(|severity| severity.to_string().eq_ignore_ascii_case(text));
-    named.unwrap_or(Severity::Warning)
+/// It speaks another language: it may be somebody else by now.
+fn babbles() -> WorkerError {
+    WorkerError::Died(io::ErrorKind::InvalidData.into())
 }
 
 /// Sends one message, which always fits: the other side holds one at a time.
@@ -160,18 +131,5 @@ pub(super) fn receive<M: Message + Default>(
                 ));
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_without_severity_refuses_nothing() {
-        assert_eq!(severity("critical"), Severity::Critical);
-        assert_eq!(severity("Error"), Severity::Error);
-        assert_eq!(severity(""), Severity::Warning);
-        assert_eq!(severity("apocalyptic"), Severity::Warning);
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lazaret_api::scan::v1::{Fork, FromZygote, Ready, ToZygote, from_zygote};
+use lazaret_config::Unpack;
 use lazaret_sys::seqpacket;
 use thiserror::Error;
 
@@ -26,12 +27,16 @@ pub(crate) struct Settings {
     pub(crate) program: PathBuf,
     /// Folders of rules, as far as they exist.
     pub(crate) rules: Vec<PathBuf>,
+    /// The folder of TLSH lists.
+    pub(crate) lists: PathBuf,
     /// Where compiled rules are kept.
     pub(crate) cache: PathBuf,
     /// Whom workers run as.
     pub(crate) uid: u32,
     /// Bytes that a worker may use.
     pub(crate) memory: u64,
+    /// How far it looks into archives.
+    pub(crate) unpack: Unpack,
 }
 
 /// No zygote, or none any more.
@@ -109,6 +114,7 @@ fn arguments(settings: &Settings) -> Vec<OsString> {
         .into_iter()
         .flat_map(|(name, value)| [name.into(), value.to_string().into()]);
     rules
+        .chain(option("--lists", &settings.lists))
         .chain(option("--cache", &settings.cache))
         .chain(numbers)
         .collect()

@@ -29,6 +29,8 @@ pub struct Mount {
     pub id: u64,
     /// Whose file system it is.
     pub device: Device,
+    /// Which folder or file of it.
+    pub root: PathBuf,
     /// Where it is mounted, as seen from the root folder of the process.
     pub mount_point: PathBuf,
     /// e.g. `overlay`
@@ -95,12 +97,15 @@ fn parse(line: &[u8]) -> Option<Mount> {
         major: number(device.next()?)?,
         minor: number(device.next()?)?,
     };
-    let mount_point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+    let root = path(fields.next()?);
+    let mount_point = path(fields.next()?);
     fields.find(|field| *field == b"-")?;
     let fs_type = String::from_utf8(unescape(fields.next()?)).ok()?;
     Some(Mount {
         id,
         device,
+        root,
         mount_point,
         fs_type,
     })
@@ -146,6 +151,7 @@ mod tests {
         let mount = parse(line).unwrap();
         assert_eq!(mount.id, 36);
         assert_eq!(mount.device, Device { major: 98, minor: 0 });
+        assert_eq!(mount.root, Path::new("/mnt1"));
         assert_eq!(mount.mount_point, Path::new("/mnt two\\"));
         assert_eq!(mount.fs_type, "ext3");
     }

@@ -81,6 +81,12 @@ pub enum Engine {
     HashList,
     /// YARA rules.
     Yara,
+    /// The lists of TLSH digests: what is similar to known bad content.
+    Tlsh,
+    /// What a source text does with what a request sends it.
+    Structure,
+    /// Unpacking: what is inside and cannot be judged.
+    Unpack,
 }
 
 /// One engine's conviction of one content.
@@ -108,6 +114,16 @@ pub enum UnjudgedReason {
     EngineFailed,
     /// Its content changed again and again while it was judged.
     Changing,
+    /// An archive nested deeper than `scan.unpack.depth`.
+    UnpackDepth,
+    /// An archive of more members than `scan.unpack.members`.
+    UnpackMembers,
+    /// An archive that unpacks to more than `scan.unpack.size`.
+    UnpackSize,
+    /// A stream that unpacks to more than `scan.unpack.ratio` times its size.
+    UnpackRatio,
+    /// An archive that was not unpacked within `scan.timeout`.
+    UnpackTime,
 }
 
 impl fmt::Display for UnjudgedReason {
@@ -118,6 +134,11 @@ impl fmt::Display for UnjudgedReason {
             Self::ReadError => "could not be read",
             Self::EngineFailed => "the engine that judged it failed",
             Self::Changing => "its content kept changing while it was judged",
+            Self::UnpackDepth => "limit reached: nested deeper than scan.unpack.depth",
+            Self::UnpackMembers => "limit reached: more members than scan.unpack.members",
+            Self::UnpackSize => "limit reached: unpacks to more than scan.unpack.size",
+            Self::UnpackRatio => "limit reached: unpacks to more than scan.unpack.ratio times its size",
+            Self::UnpackTime => "limit reached: not unpacked within scan.timeout",
         })
     }
 }

@@ -11,6 +11,7 @@
 
 mod benign;
 mod elf;
+mod fresh;
 mod machine;
 mod tuned;
 mod untuned;
@@ -19,6 +20,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use lazaret_scan_worker::structure;
+use lazaret_types::Severity;
 use yara_x::{Compiler, MetaValue, Rule, Rules, Scanner, SourceCode};
 
 /// Stands inside the words of a sample and is taken out before it is used.
@@ -257,6 +260,56 @@ fn untuned_samples_are_found_at_the_measured_rate() {
     let all = untuned::WEBSHELLS.len();
     println!("untuned web shells: {found_denied} of {all} denied, {found_any} of {all} found");
     assert!(found_denied >= untuned::DENIED_WHEN_MEASURED);
+}
+
+/// The same for rules and heuristics together, of samples that neither was written against.
+#[test]
+fn fresh_samples_are_found_at_the_measured_rate() {
+    let mut scanner = Scanner::new(&RULES);
+    let mut counts = [0; 3];
+    for (name, text) in fresh::WEBSHELLS {
+        let file = whole(text);
+        let by_rules = denied(&judge(&mut scanner, file.as_bytes()));
+        let by_structure = structure::judge(file.as_bytes());
+        let is_denied = |found: &structure::Found| DENIED.contains(&found.severity.to_string().as_str());
+        let by_structure_denied = by_structure.as_ref().is_some_and(is_denied);
+        for (count, denied) in
+            counts
+                .iter_mut()
+                .zip([by_rules, by_structure_denied, by_rules || by_structure_denied])
+        {
+            *count += usize::from(denied);
+        }
+        if !by_rules && !by_structure_denied {
+            println!("not denied: {name} {by_structure:?}");
+        }
+    }
+    let [by_rules, by_structure, by_any] = counts;
+    let all = fresh::WEBSHELLS.len();
+    println!(
+        "fresh web shells, of {all}: {by_rules} denied by rules, {by_structure} by structure, {by_any} by any"
+    );
+    assert!(by_any >= fresh::DENIED_WHEN_MEASURED);
+}
+
+/// What the heuristics were written with, and what resembles it.
+#[test]
+fn structure_tells_web_shells_from_look_alikes() {
+    let is_denied = |text: &str| {
+        structure::judge(whole(text).as_bytes()).is_some_and(|found| found.severity >= Severity::Error)
+    };
+    let tuned = untuned::WEBSHELLS
+        .iter()
+        .filter(|(_, text)| is_denied(text))
+        .count();
+    println!(
+        "web shells that the heuristics were written with: {tuned} of {} denied",
+        untuned::WEBSHELLS.len()
+    );
+    assert!(tuned >= 36);
+    for (name, text) in benign::LOOK_ALIKES {
+        assert_eq!(structure::judge(text.as_bytes()), None, "{name}");
+    }
 }
 
 #[test]

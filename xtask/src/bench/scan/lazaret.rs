@@ -19,6 +19,8 @@ const CONFIGURATION: &str = "
     [scan]
     rate = 0
     cache_entries = 1
+    # Nobody else looks into archives.
+    unpack = { depth = 0 }
 ";
 
 /// Through the command line, its daemon, which walks and digests, and a worker.

@@ -108,7 +108,10 @@ fn drain(worker: &OwnedFd, tree: &Tree, next: &AtomicUsize) -> Result<usize> {
 
 /// Has one file judged. Archives are not looked into: nobody else does.
 fn is_bad(worker: &OwnedFd, file: &File) -> Result<bool> {
-    let scan = Scan { max_size: MAX_SIZE };
+    let scan = Scan {
+        max_size: MAX_SIZE,
+        ..Scan::default()
+    };
     tell(worker, &ToWorker { scan: Some(scan) }, Some(file.as_fd()))?;
     match hear::<FromWorker>(worker)?.0.message {
         Some(from_worker::Message::Scanned(scanned)) => Ok(!scanned.findings.is_empty()),
