@@ -1,102 +1,143 @@
-//! The cgroup of a container that the runtime does not know: when runc is killed
-//! before it has written the container's state, nothing else remembers it.
+//! The cgroup of a container: where it is and what is used in it.
 
+mod files;
+mod mounted;
+mod oom;
+mod remnant;
+mod v1;
+mod v2;
+
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
 
-/// How long the processes of a killed runtime may take to die, and how often they
-/// are looked after: version 1 tells nobody that a cgroup has become empty.
-const DEATH: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(10);
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use rustix::process::Pid;
 
-/// Removes a cgroup, and those below it, from every hierarchy. The kernel refuses
-/// to remove one that has processes, so this takes nothing away from anybody.
-pub(crate) async fn remove(cgroup: &Path) -> io::Result<()> {
-    // runc lets a relative path, or one of systemd, begin elsewhere; systemd removes
-    // its own.
-    let Ok(inside) = cgroup.strip_prefix("/") else {
-        return Ok(());
-    };
-    if inside == Path::new("")
-        || !inside
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)))
-    {
-        return Ok(());
+use crate::process::number;
+use files::Folder;
+use mounted::Hierarchy;
+
+pub(crate) use oom::Watch as OomWatch;
+pub(crate) use remnant::remove;
+
+/// A folder for each controller.
+type Controllers = HashMap<String, Folder>;
+
+/// A cgroup, which may have ended since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cgroup {
+    /// Of version 1, also where version 2 is there beside it: that has no controllers.
+    V1(Controllers),
+    V2(Folder),
+}
+
+impl Cgroup {
+    /// The cgroup that a process is in.
+    pub(crate) fn of(pid: Pid) -> io::Result<Self> {
+        let membership = fs::read_to_string(format!("/proc/{}/cgroup", number(pid)))?;
+        Self::parse(&membership, &mounted::hierarchies()?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup file system is mounted"))
     }
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let deadline = Instant::now() + DEATH;
-    for hierarchy in hierarchies(&mounts) {
-        let dir = hierarchy.join(inside);
-        while let Err(error) = remove_tree(&dir) {
-            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() >= deadline {
-                return Err(error);
+
+    /// Lines of `HIERARCHY:CONTROLLERS:PATH`, with no controllers for version 2.
+    fn parse(membership: &str, hierarchies: &[Hierarchy]) -> Option<Self> {
+        let mut controllers = Controllers::new();
+        let mut unified = None;
+        for line in membership.lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(names), Some(path)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            if names.is_empty() {
+                let hierarchy = hierarchies.iter().find(|it| it.controllers.is_empty());
+                unified = hierarchy.map(|hierarchy| Folder(hierarchy.folder(path)));
             }
-            tokio::time::sleep(PAUSE).await;
+            // A hierarchy with a name has no controllers: systemd keeps track by it.
+            for name in names
+                .split(',')
+                .filter(|name| !name.is_empty() && !name.contains('='))
+            {
+                let is_mounted = |it: &&Hierarchy| it.controllers.iter().any(|controller| controller == name);
+                if let Some(hierarchy) = hierarchies.iter().find(is_mounted) {
+                    controllers.insert(name.to_owned(), Folder(hierarchy.folder(path)));
+                }
+            }
+        }
+        match controllers.is_empty() {
+            true => unified.map(Self::V2),
+            false => Some(Self::V1(controllers)),
         }
     }
-    Ok(())
-}
 
-/// Where cgroup file systems are mounted, of version 1 or 2.
-fn hierarchies(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
-    mountinfo.lines().filter_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let kind = filesystem.split(' ').next()?;
-        let point = mount.split(' ').nth(4)?;
-        matches!(kind, "cgroup" | "cgroup2").then(|| point.into())
-    })
-}
+    /// What is used in it, in the message that containerd knows for its version.
+    pub(crate) fn metrics(&self) -> io::Result<Any> {
+        let any = |type_url: &str, value: Vec<u8>| Any {
+            type_url: type_url.to_owned(),
+            value,
+            ..Default::default()
+        };
+        Ok(match self {
+            Self::V1(controllers) => any(
+                "io.containerd.cgroups.v1.Metrics",
+                v1::metrics(controllers).write_to_bytes()?,
+            ),
+            Self::V2(folder) => any(
+                "io.containerd.cgroups.v2.Metrics",
+                v2::metrics(folder).write_to_bytes()?,
+            ),
+        })
+    }
 
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    let children = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        children => children?,
-    };
-    for child in children {
-        let child = child?;
-        if child.file_type()?.is_dir() {
-            remove_tree(&child.path())?;
+    /// Whether it is there still.
+    pub(crate) fn exists(&self) -> bool {
+        match self {
+            Self::V1(controllers) => controllers.values().any(|folder| folder.0.exists()),
+            Self::V2(folder) => folder.0.exists(),
         }
     }
-    fs::remove_dir(dir)
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    #[test]
-    fn finds_all_hierarchies() {
-        let mounts = "29 25 0:26 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
-                      30 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-                      31 25 0:28 / /tmp rw - tmpfs cgroup rw\n\
-                      rubbish\n";
-        let found: Vec<_> = hierarchies(mounts).collect();
-        assert_eq!(
-            found,
-            [
-                Path::new("/sys/fs/cgroup/memory"),
-                Path::new("/sys/fs/cgroup/unified")
-            ]
-        );
+    fn mounts(lines: &[&str]) -> Vec<Hierarchy> {
+        let line = |line: &&str| mounted::parse(&format!("1 1 0:1 / {line}"));
+        lines.iter().filter_map(line).collect()
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn leaves_what_is_not_the_containers() {
-        for path in [
-            "",
-            "/",
-            "relative/path",
-            "system.slice:runc:c1",
-            "/../etc",
-            "/a/../../b",
-        ] {
-            remove(Path::new(path)).await.unwrap();
-        }
-        remove(Path::new("/no-such-cgroup/of-ours")).await.unwrap();
+    fn folder(path: &str) -> Folder {
+        Folder(PathBuf::from(path))
+    }
+
+    #[test]
+    fn version_2_has_one_folder() {
+        let mounts = mounts(&["/sys/fs/cgroup rw - cgroup2 cgroup rw"]);
+        let found = Cgroup::parse("0::/kubepods.slice/c1.scope\n", &mounts);
+        let wanted = folder("/sys/fs/cgroup/kubepods.slice/c1.scope");
+        assert_eq!(found, Some(Cgroup::V2(wanted)));
+    }
+
+    #[test]
+    fn version_1_has_one_for_each_controller_also_on_a_hybrid_machine() {
+        let mounts = mounts(&[
+            "/c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
+            "/c/systemd rw - cgroup cgroup rw,name=systemd",
+            "/c/unified rw - cgroup2 cgroup2 rw",
+        ]);
+        let membership = "9:memory:/m\n4:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\n";
+        let found = Cgroup::parse(membership, &mounts);
+        let folder = folder("/c/cpu,cpuacct/a:b");
+        let wanted = Controllers::from([("cpu".into(), folder.clone()), ("cpuacct".into(), folder)]);
+        assert_eq!(found, Some(Cgroup::V1(wanted)), "memory is not mounted");
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is_mounted() {
+        assert_eq!(Cgroup::parse("0::/a\n1:pids:/a\nrubbish\n", &[]), None);
     }
 }

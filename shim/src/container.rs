@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use containerd_shim_protos::api::Status;
-use containerd_shim_protos::events::task::{TaskDelete, TaskExit, TaskPaused, TaskResumed, TaskStart};
+use containerd_shim_protos::events::task::{
+    TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+};
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use lazaret_config::Config;
 use lazaret_guard::Guard;
 
-use crate::error::{Error, Result};
+use crate::cgroup::{Cgroup, OomWatch};
+use crate::error::{Context, Error, Result};
 use crate::events::{Events, timestamp};
 use crate::guard;
 use crate::mounts::Rootfs;
@@ -49,6 +53,8 @@ pub(crate) struct Container {
     options: Options,
     runtime: Runtime,
     rootfs: Rootfs,
+    /// None if it could not be found, which is logged.
+    cgroup: Option<Cgroup>,
     /// Its processes outlive its init.
     shares_pids: bool,
     state: Mutex<State>,
@@ -107,6 +113,18 @@ impl Container {
     pub(crate) async fn update(&self, resources: &[u8]) -> Result<()> {
         self.refuse_if_dead(&lock(&self.state))?;
         self.runtime.update(resources).await
+    }
+
+    /// What the container uses now.
+    pub(crate) async fn stats(&self) -> Result<Any> {
+        let gone = || Error::not_found(format!("{} has no cgroup (any more)", self.name()));
+        let cgroup = self.cgroup.clone().ok_or_else(gone)?;
+        // The kernel may have to add up the counters of many processors first.
+        let stats = tokio::task::spawn_blocking(move || cgroup.exists().then(|| cgroup.metrics()));
+        let stats = stats.await.context(|| "reading statistics was interrupted")?;
+        stats
+            .ok_or_else(gone)?
+            .context(|| format!("cannot tell the statistics of {}", self.name()))
     }
 
     /// Freezes all processes of the container.
@@ -230,9 +248,21 @@ impl Container {
         }
     }
 
-    /// Tells init's exit, as the last of the container's.
-    async fn watch_init(self: Arc<Self>, ending: Ending) {
-        let Ok(exit) = ending.await else { return };
+    /// Tells whenever memory runs out, and init's exit as the last of the container's.
+    async fn watch_init(self: Arc<Self>, mut ending: Ending, oom: Option<OomWatch>) {
+        let ended = loop {
+            let out_of_memory = async {
+                match &oom {
+                    Some(watch) => watch.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                ended = &mut ending => break ended,
+                () = out_of_memory => self.tell_oom(),
+            }
+        };
+        let Ok(exit) = ended else { return };
         let execs: Vec<_> = {
             let mut state = lock(&self.state);
             state.dead = true;
@@ -244,6 +274,9 @@ impl Container {
         }
         for exec in execs {
             exec.process.at_rest().await;
+        }
+        if oom.is_some_and(|watch| watch.happened()) {
+            self.tell_oom();
         }
         self.tell_exit(&self.id, &self.init, exit);
     }
@@ -262,6 +295,13 @@ impl Container {
             }
             _ => {}
         }
+    }
+
+    fn tell_oom(&self) {
+        self.shared.events.publish(&TaskOOM {
+            container_id: self.id.clone(),
+            ..Default::default()
+        });
     }
 
     /// Tells containerd first, and then those who wait here: what happens after an

@@ -1,5 +1,10 @@
-//! The runtime options of a container: `containerd.runc.v1.Options`.
+//! The runtime options of a container.
+//!
+//! containerd's clients send those of runc, `containerd.runc.v1.Options`. For CRI they
+//! are runc's alone: to any other runtime it sends the table `options` of its
+//! configuration as text, or, if it is 1.6, nothing.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::protobuf::Message;
@@ -10,8 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::bundle;
 use crate::error::{Context, Error, Result};
 
-/// The message that containerd sends, by its full name.
-const TYPE: &str = "containerd.runc.v1.Options";
+/// The messages that are known, by their full names.
+const RUNC: &str = "containerd.runc.v1.Options";
+const GENERIC: &str = "runtimeoptions.v1.Options";
+
+/// A longer table is no table of options.
+const MAX_BODY: usize = 64 << 10;
 
 /// Where the `delete` action finds them again.
 const FILE: &str = "options.json";
@@ -31,7 +40,8 @@ pub(crate) struct Options {
     pub(crate) binary: String,
     /// Where the runtime keeps its state; empty for the default.
     pub(crate) root: String,
-    pub(crate) systemd_cgroup: bool,
+    /// Whether systemd makes the cgroup; none when nobody has said so.
+    pub(crate) systemd_cgroup: Option<bool>,
     pub(crate) no_pivot_root: bool,
     pub(crate) no_new_keyring: bool,
     /// Who owns the container's pipes.
@@ -41,24 +51,98 @@ pub(crate) struct Options {
     pub(crate) shim_cgroup: String,
 }
 
+/// `runtimeoptions.v1.Options`; its first field names what the rest is for.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Generic {
+    #[prost(string, tag = "2")]
+    config_path: String,
+    /// The TOML of containerd's table `options`.
+    #[prost(bytes = "vec", tag = "3")]
+    config_body: Vec<u8>,
+}
+
+/// The table, with the names that it has for runc. An unknown one is a mistake, or
+/// newer than we are, and ignoring it would run another container than was meant.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "PascalCase")]
+struct Table {
+    binary_name: String,
+    root: String,
+    systemd_cgroup: Option<bool>,
+    no_pivot_root: bool,
+    no_new_keyring: bool,
+    io_uid: u32,
+    io_gid: u32,
+    shim_cgroup: String,
+}
+
 impl Options {
-    /// Options as containerd sends them: none are the defaults, and others than
-    /// runc's are refused, because ignoring them would run another container than
-    /// the one that was asked for.
+    /// Whether a message of this type holds options for us. Go writes the bare name,
+    /// protobuf puts a host before it.
+    pub(crate) fn are_in(type_url: &str) -> bool {
+        matches!(type_url.rsplit('/').next(), Some(RUNC | GENERIC))
+    }
+
+    /// Options as containerd sends them: none are the defaults, and unknown ones are
+    /// refused, because ignoring them would run another container than the one that
+    /// was asked for.
     pub(crate) fn from_any(any: Option<&Any>) -> Result<Self> {
         let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
             return Ok(Self::default());
         };
-        // Go writes the bare name, protobuf puts a host before it.
-        if any.type_url.rsplit('/').next() != Some(TYPE) {
-            return Err(Error::invalid_argument(format!(
-                "runtime options of type {:?} are not known; use {TYPE}",
+        let broken =
+            |error: &dyn Display| Error::invalid_argument(format!("runtime options are broken: {error}"));
+        match any.type_url.rsplit('/').next() {
+            Some(RUNC) => {
+                Self::from_message(Message::parse_from_bytes(&any.value).map_err(|error| broken(&error))?)
+            }
+            Some(GENERIC) => Self::from_generic(
+                &<Generic as prost::Message>::decode(any.value.as_slice()).map_err(|error| broken(&error))?,
+            ),
+            _ => Err(Error::invalid_argument(format!(
+                "runtime options of type {:?} are not known; use {RUNC}",
                 any.type_url
-            )));
+            ))),
         }
-        let sent = oci::Options::parse_from_bytes(&any.value)
-            .map_err(|error| Error::invalid_argument(format!("runtime options are broken: {error}")))?;
-        Self::from_message(sent)
+    }
+
+    fn from_generic(sent: &Generic) -> Result<Self> {
+        let refused = |why: &dyn Display| {
+            Error::invalid_argument(format!(
+                "the table `options` of the runtime in containerd's configuration cannot be used: {why}"
+            ))
+        };
+        if !sent.config_path.is_empty() {
+            return Err(refused(&"instead of a ConfigPath, write the options themselves"));
+        }
+        if sent.config_body.len() > MAX_BODY {
+            return Err(refused(&format!("it is larger than {MAX_BODY} bytes")));
+        }
+        let table: Table = toml::from_slice(&sent.config_body).map_err(|error| refused(&error))?;
+        Ok(Self {
+            binary: table.binary_name,
+            root: table.root,
+            systemd_cgroup: table.systemd_cgroup,
+            no_pivot_root: table.no_pivot_root,
+            no_new_keyring: table.no_new_keyring,
+            io_uid: table.io_uid,
+            io_gid: table.io_gid,
+            shim_cgroup: table.shim_cgroup,
+        })
+    }
+
+    /// Decides, when nobody has, whether systemd makes the cgroup: `SLICE:PREFIX:NAME`
+    /// is how its cgroups are named, and the kubelet names them so only for it.
+    pub(crate) fn for_cgroup(mut self, cgroup: Option<&Path>) -> Self {
+        let of_systemd = || {
+            let mut parts = cgroup?.to_str()?.split(':');
+            let (slice, prefix, name) = (parts.next()?, parts.next()?, parts.next()?);
+            let is_slice = slice.ends_with(".slice") && !slice.contains('/');
+            Some(is_slice && !prefix.is_empty() && !name.is_empty() && parts.next().is_none())
+        };
+        self.systemd_cgroup
+            .get_or_insert_with(|| of_systemd().unwrap_or(false));
+        self
     }
 
     fn from_message(sent: oci::Options) -> Result<Self> {
@@ -76,7 +160,7 @@ impl Options {
         Ok(Self {
             binary: sent.binary_name,
             root: sent.root,
-            systemd_cgroup: sent.systemd_cgroup,
+            systemd_cgroup: Some(sent.systemd_cgroup),
             no_pivot_root: sent.no_pivot_root,
             no_new_keyring: sent.no_new_keyring,
             io_uid: sent.io_uid,
@@ -139,9 +223,12 @@ mod tests {
             systemd_cgroup: true,
             ..Default::default()
         };
-        for type_url in [TYPE.to_owned(), format!("type.googleapis.com/{TYPE}")] {
+        for type_url in [RUNC.to_owned(), format!("type.googleapis.com/{RUNC}")] {
             let options = Options::from_any(Some(&any(&type_url, &message))).unwrap();
-            assert_eq!((options.binary.as_str(), options.systemd_cgroup), ("crun", true));
+            assert_eq!(
+                (options.binary.as_str(), options.systemd_cgroup),
+                ("crun", Some(true))
+            );
         }
     }
 
@@ -158,10 +245,10 @@ mod tests {
             ..Default::default()
         };
         let errors = [
-            Options::from_any(Some(&any("runtimeoptions.v1.Options", &oci::Options::new()))),
-            Options::from_any(Some(&any(TYPE, &criu))),
+            Options::from_any(Some(&any("runhcs.v1.Options", &oci::Options::new()))),
+            Options::from_any(Some(&any(RUNC, &criu))),
             Options::from_any(Some(&Any {
-                type_url: TYPE.into(),
+                type_url: RUNC.into(),
                 value: vec![0xff; 9],
                 ..Default::default()
             })),
@@ -169,6 +256,87 @@ mod tests {
         for error in errors {
             assert!(error.is_err());
         }
+    }
+
+    fn generic(config_path: &str, config_body: impl Into<Vec<u8>>) -> Result<Options> {
+        let message = Generic {
+            config_path: config_path.into(),
+            config_body: config_body.into(),
+        };
+        Options::from_any(Some(&Any {
+            type_url: GENERIC.into(),
+            value: prost::Message::encode_to_vec(&message),
+            ..Default::default()
+        }))
+    }
+
+    #[test]
+    fn takes_the_table_that_cri_sends() {
+        let options = generic(
+            "",
+            "BinaryName = '/usr/bin/crun'\nIoUid = 7\nNoPivotRoot = true\nSystemdCgroup = true\n",
+        )
+        .unwrap();
+        assert_eq!((options.binary(), options.io_uid), ("/usr/bin/crun", 7));
+        assert_eq!(
+            (options.no_pivot_root, options.systemd_cgroup),
+            (true, Some(true))
+        );
+        assert_eq!(generic("", "").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn says_what_it_does_not_take_in_the_table() {
+        for (path, body, why) in [
+            (
+                "",
+                "BinaryNam = 'crun'",
+                "unknown field `BinaryNam`, expected one of `BinaryName`",
+            ),
+            ("", "IoUid = -1", "IoUid"),
+            ("", "= \u{0}", "TOML parse error"),
+            ("", "SystemdCgroup = 'yes'", "expected a boolean"),
+            ("/etc/lazaret.toml", "", "ConfigPath"),
+        ] {
+            let error = generic(path, body).unwrap_err().to_string();
+            assert!(error.contains("`options`") && error.contains(why), "{error}");
+        }
+        assert!(
+            generic("", " ".repeat(MAX_BODY + 1))
+                .unwrap_err()
+                .to_string()
+                .contains("larger")
+        );
+        assert!(generic("", b"\xff".as_slice()).is_err());
+    }
+
+    #[test]
+    fn knows_a_cgroup_of_systemd_by_its_name() {
+        let decided = |said, path: &str| {
+            let options = Options {
+                systemd_cgroup: said,
+                ..Options::default()
+            };
+            options.for_cgroup(Some(Path::new(path))).systemd_cgroup.unwrap()
+        };
+        assert!(decided(None, "kubepods-burstable-pod12.slice:cri-containerd:c1"));
+        for other in [
+            "/kubepods/burstable/pod12/c1",
+            "/a.slice:cri-containerd:c1",
+            "kubepods.slice",
+            "kubepods.slice:cri-containerd",
+            "kubepods.slice::c1",
+            "kubepods.slice:a:b:c",
+            "",
+        ] {
+            assert!(!decided(None, other), "{other}");
+        }
+        assert!(
+            !decided(Some(false), "a.slice:cri-containerd:c1"),
+            "what was said counts"
+        );
+        assert!(decided(Some(true), "/a"));
+        assert_eq!(Options::default().for_cgroup(None).systemd_cgroup, Some(false));
     }
 
     #[test]

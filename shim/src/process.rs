@@ -6,7 +6,7 @@ use containerd_shim_protos::api::Status;
 use rustix::process::Pid;
 use tokio::sync::watch;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::reaper::Exit;
 use crate::stdio::{Request, Streams};
 use crate::sync::lock;
@@ -131,6 +131,16 @@ impl Process {
     pub(crate) fn close_stdin(&self) {
         if let Some(streams) = &*lock(&self.streams) {
             streams.close_stdin();
+        }
+    }
+
+    /// Changes the size of its terminal; without one there is nothing to change.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        match &*lock(&self.streams) {
+            Some(streams) => streams
+                .resize(columns, rows)
+                .context(|| "cannot change the size of the terminal"),
+            None => Ok(()),
         }
     }
 

@@ -23,6 +23,7 @@ use tokio::net::unix::pipe;
 use crate::error::{Context, Error, Result};
 use crate::options::Options;
 use crate::reaper::Reaper;
+use crate::stdio::ChildEnds;
 
 /// The runtime's own messages, in the bundle.
 const LOG: &str = "log.json";
@@ -100,7 +101,7 @@ impl Runtime {
             .root(&root)
             .log(bundle.join(LOG))
             .log_json()
-            .systemd_cgroup(options.systemd_cgroup);
+            .systemd_cgroup(options.systemd_cgroup == Some(true));
         globals.custom_spawner(spawner.clone());
         let client = globals.build().map_err(|error| {
             Error::failed_precondition(format!(
@@ -119,9 +120,11 @@ impl Runtime {
     }
 
     /// Makes the container; its init then waits for [`Runtime::start`].
-    pub(crate) async fn create(&self, io: Arc<dyn Io>) -> Result<Pid> {
+    pub(crate) async fn create(&self, io: ChildEnds) -> Result<Pid> {
         let pid_file = self.bundle.join(INIT_PID);
-        let mut create = CreateOpts::new().io(io).pid_file(&pid_file);
+        let mut create = CreateOpts::new().pid_file(&pid_file);
+        create.console_socket = io.console_socket().map(Path::to_owned);
+        create.io = Some(Arc::new(io));
         create.no_pivot = self.options.no_pivot_root;
         create.no_new_keyring = self.options.no_new_keyring;
         self.call(
@@ -165,7 +168,7 @@ impl Runtime {
     }
 
     /// Starts another process in the container, from the JSON of an OCI process.
-    pub(crate) async fn exec(&self, exec_id: &str, process: &[u8], io: &dyn Io) -> Result<Pid> {
+    pub(crate) async fn exec(&self, exec_id: &str, process: &[u8], io: &ChildEnds) -> Result<Pid> {
         let spec = self.bundle.join(format!("{exec_id}.json"));
         let pid_file = self.bundle.join(format!("{exec_id}.pid"));
         crate::bundle::write(&spec, process)?;
@@ -175,8 +178,11 @@ impl Runtime {
             .arg("--process")
             .arg(&spec)
             .arg("--pid-file")
-            .arg(&pid_file)
-            .arg(&self.id);
+            .arg(&pid_file);
+        if let Some(socket) = io.console_socket() {
+            command.arg("--console-socket").arg(socket);
+        }
+        command.arg(&self.id);
         io.set(&mut command)
             .await
             .context(|| "cannot connect the standard streams")?;
@@ -224,7 +230,7 @@ impl Runtime {
             .arg("--log")
             .arg(self.bundle.join(LOG))
             .args(["--log-format", "json"]);
-        if self.options.systemd_cgroup {
+        if self.options.systemd_cgroup == Some(true) {
             command.arg("--systemd-cgroup");
         }
         // With it, runc would talk to the systemd that started containerd.

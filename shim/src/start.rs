@@ -123,7 +123,7 @@ impl Request {
                 .extensions
                 .into_iter()
                 .filter_map(|extension| extension.value.into_option())
-                .find(|any| any.type_url.ends_with("runc.v1.Options")),
+                .find(|any| Options::are_in(&any.type_url)),
         }
     }
 

@@ -283,7 +283,13 @@ impl Task for Service {
 
     /// A process without a terminal has no size to change, which is no error.
     async fn resize_pty(&self, _: &TtrpcContext, request: api::ResizePtyRequest) -> ttrpc::Result<Empty> {
-        self.find_process(&request.id, &request.exec_id)?;
+        let which = self.find_process(&request.id, &request.exec_id)?;
+        let (Ok(columns), Ok(rows)) = (request.width.try_into(), request.height.try_into()) else {
+            let (width, height) = (request.width, request.height);
+            let message = format!("no terminal can have {width} columns and {height} rows");
+            return Err(Error::invalid_argument(message).into());
+        };
+        which.process().resize(columns, rows)?;
         Ok(Empty::new())
     }
 
@@ -291,8 +297,12 @@ impl Task for Service {
         Err(Error::unimplemented("checkpoints are not supported yet").into())
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
-        Err(Error::unimplemented("statistics are not supported yet").into())
+    async fn stats(&self, _: &TtrpcContext, request: api::StatsRequest) -> ttrpc::Result<api::StatsResponse> {
+        let stats = self.find(&request.id)?.stats().await?;
+        Ok(api::StatsResponse {
+            stats: MessageField::some(stats),
+            ..Default::default()
+        })
     }
 
     async fn connect(

@@ -12,6 +12,7 @@ use lazaret_tests::run::{LAZARET, Run, STOCK};
 use lazaret_tests::{mounts, sweep, wait};
 
 use crate::case::Case;
+use crate::terminal::Session;
 use crate::world::{EVIL_IMAGE, IMAGE, World};
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("lifecycle::pause_and_resume", pause),
     Case::shared("lifecycle::pod_shares_one_shim", pod),
     Case::shared("lifecycle::exec_exit_codes_and_streams", execs),
+    Case::shared("lifecycle::runtime_options_of_cri", options),
     Case::alone("lifecycle::nothing_is_left", nothing_left),
 ];
 
@@ -88,17 +90,26 @@ fn pids(node: &Node, id: &str) -> Result<usize> {
 
 fn pause(world: &World) -> Result<()> {
     let node = world.node()?;
-    let id = node.id("pause");
-    node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
-    node.ctr(&["task", "pause", &id])?.ok()?;
-    status_is(&node, &id, "PAUSED")?;
-    node.ctr(&["task", "resume", &id])?.ok()?;
-    status_is(&node, &id, "RUNNING")?;
-    ensure!(
-        node.exec(&id, &["/bin/echo", "awake"])?.ok()? == "awake",
-        "it must go on as before"
-    );
-    node.remove(&id)
+    for runtime in [LAZARET, STOCK] {
+        let id = node.id("pause");
+        let run = Run::new(&id, IMAGE).runtime(runtime);
+        node.detach(&run.args(&["/bin/sleep", "600"]))?;
+        node.ctr(&["task", "pause", &id])?.ok()?;
+        status_is(&node, &id, "PAUSED")?;
+        let refused = node.exec(&id, &["/bin/true"])?;
+        ensure!(
+            refused.code != 0 && refused.err().contains("paused"),
+            "{runtime}: an exec into a paused container: {refused:?}"
+        );
+        node.ctr(&["task", "resume", &id])?.ok()?;
+        status_is(&node, &id, "RUNNING")?;
+        ensure!(
+            node.exec(&id, &["/bin/echo", "awake"])?.ok()? == "awake",
+            "it must go on as before"
+        );
+        node.remove(&id)?;
+    }
+    Ok(())
 }
 
 fn pod(world: &World) -> Result<()> {
@@ -161,6 +172,19 @@ fn execs(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// The message by which CRI hands over a runtime's table of options; `ctr` can only name a file
+/// in it, which we refuse.
+fn options(world: &World) -> Result<()> {
+    let node = world.node()?;
+    let run = Run::new(&node.id("options"), IMAGE).args(&["/bin/true"]);
+    let refused = node.run(&run.option("--runtime-config-path", "/etc/lazaret/runtime.toml"))?;
+    ensure!(
+        refused.code != 0 && refused.err().contains("instead of a ConfigPath"),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 /// Whatever is there after many containers and was not before them, was leaked.
 fn nothing_left(world: &World) -> Result<()> {
     let node = world.own_node("")?;
@@ -171,6 +195,8 @@ fn nothing_left(world: &World) -> Result<()> {
         node.run(&Run::new(&node.id("clean"), IMAGE).tmpfs("/tmp").sh("exit 3"))?;
         node.run(&Run::new(&node.id("evil"), EVIL_IMAGE))?;
         node.run(&Run::new(&node.id("broken"), IMAGE).args(&["/bin/nothing-there"]))?;
+        let terminal = Run::new(&node.id("terminal"), IMAGE).args(&["/bin/true"]);
+        Session::start(&mut node.run_command(&terminal, &["--rm", "--tty"]))?.end()?;
         let id = node.id("killed");
         node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
         sockets.push(sweep::shim_socket(&node.containerd().bundle(&id)).context("no socket")?);
@@ -192,7 +218,9 @@ fn traces(node: &Node) -> BTreeSet<String> {
     let places = node.scratch().places();
     let mounts = [mounts::below(&places.run()), mounts::below(&places.disk())].concat();
     let bundles = node.containerd().bundle("");
-    let files = [bundles, places.fifos()].map(|dir| fs::read_dir(dir).into_iter().flatten());
+    let sockets_of_terminals = places.disk().join("tmp");
+    let files =
+        [bundles, places.fifos(), sockets_of_terminals].map(|dir| fs::read_dir(dir).into_iter().flatten());
     let files = files.into_iter().flatten().flatten().map(|entry| entry.path());
     let paths = mounts.into_iter().chain(node.cgroups()).chain(files);
     let paths = paths.map(|path| path.display().to_string());

@@ -1,7 +1,6 @@
 //! What is clean behaves as under the stock runtime: both are run, and compared.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -19,10 +18,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("like_stock::killed_by_a_signal", killed),
     Case::shared("like_stock::large_output_intact", large_output),
     Case::shared("like_stock::stdin_reaches_its_end", stdin),
+    Case::shared("like_stock::stdin_of_an_exec_reaches_its_end", stdin_of_exec),
     Case::shared("like_stock::environment_folder_user", settings),
     Case::shared("like_stock::what_a_container_sees_of_itself", view),
     Case::shared("like_stock::missing_program", missing_program),
-    Case::shared("like_stock::terminal_refused_in_clear_words", terminal),
 ];
 
 /// Runs the same under both, and gives lazaret's outcome when they are equal.
@@ -112,6 +111,26 @@ fn stdin(world: &World) -> Result<()> {
     Ok(())
 }
 
+fn stdin_of_exec(world: &World) -> Result<()> {
+    let node = world.node()?;
+    for runtime in [LAZARET, STOCK] {
+        let id = node.id("stdin");
+        let run = Run::new(&id, IMAGE).runtime(runtime);
+        node.detach(&run.args(&["/bin/sleep", "600"]))?;
+        let mut command = node.exec_command(&node.id("exec"), &id, &["/bin/sh", "-c", "cat; echo end"]);
+        let outcome = Running::start_with(&mut command, vec![b'x'; 300_000])?.wait(LIMIT)?;
+        let out = outcome.out();
+        ensure!(
+            outcome.code == 0 && out.len() == 300_003 && out.ends_with("xend"),
+            "{runtime}: code {}, {} bytes",
+            outcome.code,
+            out.len()
+        );
+        node.remove(&id)?;
+    }
+    Ok(())
+}
+
 fn settings(world: &World) -> Result<()> {
     let node = world.node()?;
     let shown = |runtime| {
@@ -153,23 +172,5 @@ fn missing_program(world: &World) -> Result<()> {
     let names =
         |outcome: &Outcome| outcome.err().contains("nothing-there") && outcome.err().contains("no such file");
     ensure!(names(&ours) && names(&stock), "{ours:?}\n{stock:?}");
-    Ok(())
-}
-
-/// A stated limit. `ctr` wants a terminal on its own side: `script` makes one.
-fn terminal(world: &World) -> Result<()> {
-    let node = world.node()?;
-    let run = Run::new(&node.id("terminal"), IMAGE).args(&["/bin/tty"]);
-    let inner = node.run_command(&run, &["--rm", "--tty"]);
-    let words = std::iter::once(inner.get_program()).chain(inner.get_args());
-    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-    let mut script = Command::new("script");
-    script.args(["-qec", &words.join(" "), "/dev/null"]);
-    let outcome = Running::start(&mut script)?.wait(LIMIT)?;
-    ensure!(outcome.code != 0, "{outcome:?}");
-    ensure!(
-        outcome.out().contains("terminals are not supported"),
-        "{outcome:?}"
-    );
     Ok(())
 }

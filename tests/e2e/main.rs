@@ -11,10 +11,12 @@ mod lifecycle;
 mod like_stock;
 mod malware;
 mod quarantine;
+mod resources;
 mod scan;
 mod seals;
 mod shim_by_hand;
 mod starts;
+mod terminal;
 mod workers;
 mod world;
 mod writes;
@@ -79,6 +81,8 @@ fn cases() -> impl Iterator<Item = Case> {
         scan::CASES,
         workers::CASES,
         lifecycle::CASES,
+        terminal::CASES,
+        resources::CASES,
         bad_input::CASES,
         hostile_files::CASES,
         daemon_loss::CASES,

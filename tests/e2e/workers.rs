@@ -57,7 +57,10 @@ impl Rules {
         for (name, text) in rules {
             fs::write(folder.join(name), text)?;
         }
-        let node = world.own_node(&format!("{config}\nrules = ['{}']", folder.display()))?;
+        let node = world.own_node(&format!(
+            "{config}\non_write = false\nrules = ['{}']",
+            folder.display()
+        ))?;
         let id = node.id("workers");
         node.detach(&Run::new(&id, IMAGE).args(&["/bin/sleep", "600"]))?;
         Ok(Self { node, id, folder })

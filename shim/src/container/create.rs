@@ -12,7 +12,8 @@ use rustix::process::Pid;
 
 use super::{Container, Shared, State};
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::cgroup::{Cgroup, OomWatch};
+use crate::error::{Context, Error, Result};
 use crate::guard;
 use crate::mounts::{self, Rootfs};
 use crate::options::Options;
@@ -39,9 +40,9 @@ impl Container {
             ));
         }
         let id = ContainerId::new(&request.id).map_err(|error| Error::invalid_argument(error.to_string()))?;
-        let options = Options::from_any(request.options.as_ref())?;
         let path = PathBuf::from(&request.bundle);
         let bundle = Bundle::read(&path)?;
+        let options = Options::from_any(request.options.as_ref())?.for_cgroup(bundle.cgroup.as_deref());
         let shares_pids = bundle.shares_pids();
         let layers = mounts::layers(&request.rootfs);
         let description = bundle.describe(&shared.namespace, id, layers, shared.containerd.clone())?;
@@ -69,6 +70,7 @@ impl Container {
 
         let init = Process::new(stdio);
         init.born(made.init, made.streams);
+        let (cgroup, oom) = cgroup_of(made.init, &request.id);
         let container = Arc::new(Self {
             id: request.id.clone(),
             bundle: path,
@@ -77,6 +79,7 @@ impl Container {
             options,
             runtime,
             rootfs,
+            cgroup,
             shares_pids,
             state: Mutex::new(State {
                 guard: Some(made.guard),
@@ -87,7 +90,7 @@ impl Container {
             .shared
             .events
             .publish(&event(request, number(made.init)));
-        tokio::spawn(container.clone().watch_init(made.ending));
+        tokio::spawn(container.clone().watch_init(made.ending, oom));
         Ok(container)
     }
 }
@@ -103,7 +106,7 @@ async fn make(
     let recording = shared.reaper.record();
     // If this fails, the runtime has cleaned up. A container of that id that it may
     // know all the same is another one: not ours to delete.
-    let init = runtime.create(Arc::new(ends)).await?;
+    let init = runtime.create(ends).await?;
     let id = description.id.clone();
     let guarding = async {
         let ending = recording.ending_of(init).ok_or_else(|| {
@@ -116,7 +119,7 @@ async fn make(
         Ok(Made {
             init,
             ending,
-            streams: streams.start(),
+            streams: streams.start().await.context(|| format!("container {id}"))?,
             guard,
         })
     };
@@ -128,6 +131,20 @@ async fn make(
         tracing::error!(container = %id, "after a failed Create: {left}");
     }
     made
+}
+
+/// The container's cgroup, and a watch on its memory. It runs without them, too.
+fn cgroup_of(init: Pid, id: &str) -> (Option<Cgroup>, Option<OomWatch>) {
+    let cgroup = Cgroup::of(init)
+        .inspect_err(|error| tracing::warn!(container = id, "there will be no statistics: {error}"))
+        .ok();
+    let arm = |cgroup| {
+        OomWatch::arm(cgroup)
+            .inspect_err(|error| tracing::warn!(container = id, "no end of memory will be told: {error}"))
+            .ok()
+    };
+    let oom = cgroup.as_ref().and_then(arm);
+    (cgroup, oom)
 }
 
 fn event(request: CreateTaskRequest, pid: u32) -> TaskCreate {

@@ -18,6 +18,9 @@ use crate::reaper::{Ending, Exit};
 use crate::stdio::{Prepared, Request};
 use crate::sync::lock;
 
+/// The signal that nothing survives.
+const KILL: i32 = 9;
+
 /// An exec, and the process that it becomes.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -120,7 +123,14 @@ impl Container {
                 number(pid)
             ))
         })?;
-        exec.process.born(pid, streams.start());
+        match streams.start().await {
+            Ok(streams) => exec.process.born(pid, streams),
+            Err(error) => {
+                // It runs, and nobody could ever speak to it.
+                self.shared.reaper.signal(pid, KILL).ok();
+                return Err(error).context(|| format!("exec {} of {}", exec.id, self.name()));
+            }
+        }
         Ok((pid, ending))
     }
 
