@@ -111,7 +111,7 @@ struct Runs {
 /// A program becomes bad and good again while it is run: by what runs it says itself what it is.
 /// It is the container's own file, on tmpfs, and one of the image.
 fn flipped(world: &World, how: &str) -> Result<()> {
-    const SECONDS: &str = "30";
+    const SECONDS: &str = "15";
     let node = world.node()?;
     let evil = evil_inside(world)?;
     node.daemon()?.add_signature(&evil, "test binary that changes")?;
