@@ -188,8 +188,8 @@ fn out_of_memory(world: &World) -> Result<()> {
         let run = Run::new(&id, IMAGE).runtime(runtime);
         let run = run.option("--memory-limit", &(24 * MIB).to_string());
         // A container whose memory ends twice, and its shell survives both.
-        let outcome = node.run(&run.sh("tail /dev/zero; sleep 1; tail /dev/zero; sleep 1; echo $?"))?;
-        ensure!(outcome.out() == "0", "{runtime}: {outcome:?}");
+        let outcome = node.run(&run.sh("tail /dev/zero; sleep 1; tail /dev/zero; sleep 1; exit 7"))?;
+        ensure!(outcome.code == 7, "{runtime}: {outcome:?}");
         wait::until_true("the container's last event", SOON, || {
             watch
                 .text()
