@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use lazaret_config::Drift as Config;
 use lazaret_sys::fanotify::Unasked;
-use lazaret_types::Action;
+use lazaret_types::{Access, Action};
 use rustix::fs::{Mode, OFlags};
 
 use crate::origin::{Copied, Origin, path_of};
@@ -61,24 +61,34 @@ impl Drift {
         let of_image = match origin {
             Origin::Image(_) => true,
             // Its mode or owner may be all that was changed.
-            Origin::Copied(copied) => opening.event.exec && same(copied),
+            Origin::Copied(copied) => opening.access() == Access::Exec && same(copied),
             Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
         };
         if of_image || !is_of_interest(opening.session()) {
             Opinion::INDIFFERENT
-        } else if !opening.event.exec || self.is_in_folder(opening) || self.is_by_program(opening) {
+        } else if self.is_excepted(opening) {
             // The next one may run it, from elsewhere, or by another program.
             Opinion {
                 action: Action::Allow,
                 unasked: Unasked::Opens,
             }
         } else {
-            // Once it has run, it is known.
+            // Once it has run, it is known; and the second question of an execution is no news.
             Opinion {
-                action: policy,
+                action: if opening.event.exec { policy } else { Action::Allow },
                 unasked: Unasked::All,
             }
         }
+    }
+
+    /// Whether it is no drift this time, or not yet.
+    fn is_excepted(&self, opening: &Opening) -> bool {
+        // Where drift is denied, whoever got as far as a second question was an exception.
+        let second = !opening.event.exec && opening.session().policy.drift == Action::Deny;
+        opening.access() != Access::Exec
+            || second
+            || self.is_in_folder(opening)
+            || self.is_by_program(opening)
     }
 
     fn is_in_folder(&self, opening: &Opening) -> bool {

