@@ -121,7 +121,9 @@ fn flipped(world: &World, how: &str) -> Result<()> {
         ensure!(runs.evil == 0, "it was bad and ran, {file}: {runs:?}");
         ensure!(runs.good > 0 && runs.denied > 0, "no race, {file}: {runs:?}");
         ensure!(runs.failed.is_empty(), "{file}: {runs:?}");
-        denial(&node, &victim.id, &evil)?;
+        // Which of the refusals are told is up to the limit of incidents.
+        let told = node.incidents_of(&victim.id)?;
+        ensure!(told.iter().any(Incident::denied), "nothing was told: {told:?}");
         victim.goes_on()?;
     }
     Ok(())
