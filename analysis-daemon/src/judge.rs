@@ -374,7 +374,7 @@ impl Judge {
         let session = opening.session();
         self.count(opening, &outcome, action);
         match draft {
-            Some(draft) if session.reports.admits() => {
+            Some(draft) if session.reports.admits(draft.severity) => {
                 self.incidents.report(evidence::with_layer(draft, opening));
             }
             Some(_) => self.counters.incidents_suppressed.one(),

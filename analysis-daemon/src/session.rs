@@ -14,7 +14,7 @@ use crate::budget::Budget;
 use crate::counters::Counter;
 use crate::offer::Offer;
 use crate::policy::Policy;
-use crate::rate::Rate;
+use crate::rate::Reports;
 use crate::reader::Waker;
 use crate::runs::{InodeNumber, Runs};
 
@@ -50,7 +50,7 @@ pub(crate) struct Session {
     /// Clean files that may be opened unasked; see `seals.rs`.
     pub(crate) sealed: AtomicU64,
     /// Bounds the incidents of one container.
-    pub(crate) reports: Rate,
+    pub(crate) reports: Reports,
 
     pub(crate) runs: Runs,
     pub(crate) budget: Budget,
@@ -94,7 +94,7 @@ impl Session {
             denied: Counter::default(),
             unjudged: Counter::default(),
             sealed: AtomicU64::new(0),
-            reports: Rate::new(),
+            reports: Reports::new(),
             runs: Runs::default(),
             budget: Budget::new(budget),
             open: AtomicUsize::new(0),

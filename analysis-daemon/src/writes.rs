@@ -170,28 +170,20 @@ impl Writes {
         let file = written.file.as_fd();
         let outcome = judge.judge(Input::File(file), Instant::now() + judge.timeout);
         counters.written.one();
-        let bad = matches!(
-            outcome,
-            Outcome::Judged {
-                verdict: Verdict::Bad(_),
-                ..
-            }
-        );
-        if !bad {
+        let Outcome::Judged {
+            verdict: Verdict::Bad(finding),
+            ..
+        } = &outcome
+        else {
             return;
-        }
-        if session.reports.admits() {
+        };
+        if session.reports.admits(finding.severity) {
             let process = evidence::process(written.pid, written.pidfd.as_ref().map(AsFd::as_fd));
             let fields = evidence::file(file, &outcome);
             // Nobody was refused anything yet.
-            let action = Action::Alert;
+            let (action, access) = (Action::Alert, Access::Write);
             incidents.report(evidence::draft(
-                session,
-                &outcome,
-                action,
-                Access::Write,
-                process,
-                fields,
+                session, &outcome, action, access, process, fields,
             ));
         } else {
             counters.incidents_suppressed.one();

@@ -121,9 +121,7 @@ fn flipped(world: &World, how: &str) -> Result<()> {
         ensure!(runs.evil == 0, "it was bad and ran, {file}: {runs:?}");
         ensure!(runs.good > 0 && runs.denied > 0, "no race, {file}: {runs:?}");
         ensure!(runs.failed.is_empty(), "{file}: {runs:?}");
-        // Which of the refusals are told is up to the limit of incidents.
-        let told = node.incidents_of(&victim.id)?;
-        ensure!(told.iter().any(Incident::denied), "nothing was told: {told:?}");
+        denial(&node, &victim.id, &evil)?;
         victim.goes_on()?;
     }
     Ok(())

@@ -204,7 +204,7 @@ impl Quarantine {
     }
 
     fn report(&self, case: &Case, moved: Result<&custody::Moved, &Refusal>) {
-        if case.session.reports.admits() {
+        if case.session.reports.admits(case.finding.severity) {
             self.incidents.report(report::draft(case, moved));
         } else {
             self.counters.incidents_suppressed.one();
