@@ -32,6 +32,9 @@ const LONG: Duration = Duration::from_secs(90);
 /// The exit code of a scan that found something.
 const FOUND: i32 = 3;
 
+/// What is bad is moved by who runs it, not by who wrote it: either may be the first.
+const MOVED_WHEN_RUN: &str = "[scan]\non_write = false\n[quarantine]\nmode = 'all'";
+
 /// A running container with hostile files in it.
 struct Victim<'a> {
     node: &'a Node,
@@ -193,7 +196,7 @@ fn nested_zip(world: &World) -> Result<()> {
 fn longest_path(world: &World) -> Result<()> {
     // With the byte that ends it, what a system call takes and the kernel tells.
     const LENGTH: usize = 4095;
-    let node = world.own_node("[quarantine]\nmode = 'all'")?;
+    let node = world.own_node(MOVED_WHEN_RUN)?;
     let victim = Victim::start(&node, "longest")?;
     run_deep(&victim, LENGTH)?;
     let denied = denial(&node, &victim.id, &dropped()?.sha256)?;
@@ -210,7 +213,7 @@ fn longest_path(world: &World) -> Result<()> {
 
 /// Denied in place and told without a path. A scan has one: it comes by every folder.
 fn longer_path(world: &World) -> Result<()> {
-    let node = world.own_node("[quarantine]\nmode = 'all'")?;
+    let node = world.own_node(MOVED_WHEN_RUN)?;
     for length in [4096, 6000] {
         let victim = Victim::start(&node, "longer")?;
         run_deep(&victim, length)?;
