@@ -41,6 +41,9 @@ pub(crate) struct Counters {
     /// Times that more files were written than could be remembered: these are judged when they
     /// are opened.
     pub(crate) writes_lost: Counter,
+    /// Openers outside of guarded containers that asked, by a mount not known before, and were
+    /// let through.
+    pub(crate) bystanders: Counter,
     /// Incidents not written because one container made too many of them.
     pub(crate) incidents_suppressed: Counter,
 }

@@ -18,14 +18,17 @@ use crate::drift::Drift;
 use crate::engine::Input;
 use crate::incidents::IncidentLog;
 use crate::judge::{self, Judge};
+use crate::liveness::Pulse;
 use crate::lock::Lock;
 use crate::pool::{self, Pool};
 use crate::quarantine::Quarantine;
-use crate::reader::Readers;
+use crate::reader::{self, Readers};
 use crate::registry::Registry;
 use crate::scan::{self, Scans};
 use crate::seals::{self, Seals};
+use crate::shared::{self, SharedGuard};
 use crate::signatures::Signatures;
+use crate::waker::Waker;
 use crate::workers::{self, Workers};
 use crate::writes::{self, Writes};
 use crate::{control, handover, node_id, watchdog};
@@ -42,6 +45,7 @@ pub(crate) struct Daemon {
     pub(crate) started_at: SystemTime,
     pub(crate) judge: Arc<Judge>,
     pub(crate) readers: Readers,
+    pub(crate) shared: Arc<SharedGuard>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) incidents: Arc<IncidentLog>,
@@ -161,16 +165,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         threads + scan::MAX_RUNNING + 1,
     )?);
     let mut pulses = Vec::new();
-    let seals = if config.guard.seals {
-        seals::capacity(nofile)
-    } else {
-        0
-    };
-    let seals = Seals::start(seals, &mut pulses).context("cannot watch over leases")?;
-    for changes in [&signatures.changes, &workers.changes] {
-        let seals = Arc::clone(&seals);
-        changes.follow(move || seals.clear());
-    }
+    let seals = start_seals(config, nofile, &signatures, &workers, &mut pulses)?;
     let means = judge::Means {
         signatures: Arc::clone(&signatures),
         workers: Arc::clone(&workers),
@@ -193,24 +188,39 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         registry: Arc::clone(&registry),
     };
     let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
-    let means = writes::Means {
-        judge: Arc::clone(&judge),
-        counters: Arc::clone(&counters),
-        incidents: Arc::clone(&incidents),
-        quarantine: Arc::clone(&quarantine),
-    };
-    let writes = config.scan.on_write.then(|| Writes::start(means)).transpose()?;
+    let writes = config
+        .scan
+        .on_write
+        .then(|| start_writes(&judge, &counters, &incidents, &quarantine));
+    let writes = writes.transpose()?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
     let sink = Arc::clone(&pool);
-    let sink = Arc::new(move |opening| sink.submit(opening));
-    let readers = Readers::start(node_budget, &counters, &mut pulses, sink)?;
+    let sink: reader::Sink = Arc::new(move |opening| sink.submit(opening));
+    let waker = Waker::new()?;
+    let readers = Readers::start(
+        node_budget,
+        waker.clone(),
+        &counters,
+        &mut pulses,
+        Arc::clone(&sink),
+    )?;
+    let means = shared::Means {
+        gate: Arc::clone(readers.gate()),
+        sink,
+        counters: Arc::clone(&counters),
+        incidents: Arc::clone(&incidents),
+        backlog: budget::backlog(nofile),
+    };
+    let shared = SharedGuard::start(&config.guard, means, waker, &mut pulses)
+        .context("cannot guard what is shared with the host")?;
     watchdog::start(config.watchdog.deadline, pool, pulses).context("cannot start the watchdog")?;
     Ok(Arc::new(Daemon {
         node: node.to_string(),
         started_at: SystemTime::now(),
         judge,
         readers,
+        shared: Arc::new(shared),
         registry,
         counters,
         incidents,
@@ -226,6 +236,41 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         container_budget,
         event_fd_limit: u32::try_from(nofile).unwrap_or(u32::MAX),
     }))
+}
+
+/// Whenever something else judges, nothing is clean any more.
+fn start_seals(
+    config: &Config,
+    nofile: u64,
+    signatures: &Signatures,
+    workers: &Workers,
+    pulses: &mut Vec<Arc<Pulse>>,
+) -> Result<Arc<Seals>> {
+    let capacity = if config.guard.seals {
+        seals::capacity(nofile)
+    } else {
+        0
+    };
+    let seals = Seals::start(capacity, pulses).context("cannot watch over leases")?;
+    for changes in [&signatures.changes, &workers.changes] {
+        let seals = Arc::clone(&seals);
+        changes.follow(move || seals.clear());
+    }
+    Ok(seals)
+}
+
+fn start_writes(
+    judge: &Arc<Judge>,
+    counters: &Arc<Counters>,
+    incidents: &Arc<IncidentLog>,
+    quarantine: &Arc<Quarantine>,
+) -> std::io::Result<Arc<Writes>> {
+    Writes::start(writes::Means {
+        judge: Arc::clone(judge),
+        counters: Arc::clone(counters),
+        incidents: Arc::clone(incidents),
+        quarantine: Arc::clone(quarantine),
+    })
 }
 
 /// Loads the rules in a thread of its own; how it went is logged.

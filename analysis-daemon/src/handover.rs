@@ -28,6 +28,7 @@ use crate::offer::Offer;
 use crate::policy::Policy;
 use crate::reader::Ticket;
 use crate::session::Session;
+use crate::shared::Coverage;
 
 /// How long a keeper may take for its part of the conversation.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -87,52 +88,60 @@ async fn accept(listener: &AsyncFd<OwnedFd>) -> io::Result<Connection> {
 }
 
 async fn converse(daemon: Arc<Daemon>, mut keeper: Connection, stop: Receiver<bool>) {
-    let (session, gap) = match timeout(PATIENCE, meet(&daemon, &mut keeper)).await {
-        Ok(Ok(met)) => met,
+    let session = match timeout(PATIENCE, meet(&daemon, &mut keeper)).await {
+        Ok(Ok(session)) => session,
         Ok(Err(error)) => return tracing::warn!(%error, "a container was not taken"),
         Err(_) => return tracing::warn!("a keeper connected and did not say what it wants in time"),
     };
+    // Not given up half-way: what was attached must be detached.
+    let (shared, attached) = (Arc::clone(&daemon.shared), Arc::clone(&session));
+    // It fails only when it panics, which ends the process.
+    let _attached = tokio::task::spawn_blocking(move || shared.attach(&attached)).await;
     let container = Arc::clone(&session.container);
+    let gap = match timeout(PATIENCE, agree(&daemon, &mut keeper)).await {
+        Ok(Ok(gap)) => gap,
+        failed => {
+            tracing::warn!(container = %container.id, ?failed, "a container was not taken");
+            return daemon.shared.detach(&session).await;
+        }
+    };
     if let Err(error) = guard(&daemon, session, gap, keeper, &stop).await {
         tracing::error!(container = %container.id, %error, "the guard of a container ended with an error");
     }
 }
 
-/// Attach, Attached, Take.
-async fn meet(daemon: &Daemon, keeper: &mut Connection) -> io::Result<(Arc<Session>, Option<Gap>)> {
+/// Attach.
+async fn meet(daemon: &Daemon, keeper: &mut Connection) -> io::Result<Arc<Session>> {
     let mut fds = [const { None }; MAX_FDS];
     let length = keeper.receive(&mut fds).await?;
-    let offer = match Offer::new(keeper.buffer.get(..length).unwrap_or_default(), fds) {
-        Ok(offer) => offer,
+    match Offer::new(keeper.buffer.get(..length).unwrap_or_default(), fds) {
+        Ok(offer) => {
+            let policy = Policy::of(&offer.container, &daemon.drift);
+            Ok(Arc::new(Session::new(offer, policy, daemon.container_budget)))
+        }
         Err(error) => {
             let refused = from_daemon::Message::Refused(Refused {
                 reason: error.to_string(),
             });
             keeper.send(refused).await?;
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            Err(io::Error::new(io::ErrorKind::InvalidData, error))
         }
-    };
+    }
+}
+
+/// Attached, Take. Returns the gap in which nobody judged, if it was not planned.
+async fn agree(daemon: &Daemon, keeper: &mut Connection) -> io::Result<Option<Gap>> {
     keeper
         .send(from_daemon::Message::Attached(Attached {
             event_fd_limit: daemon.event_fd_limit,
         }))
         .await?;
     match keeper.hear().await? {
-        Some(from_keeper::Message::Take(take)) => {
-            let policy = Policy::of(&offer.container, &daemon.drift);
-            let session = Arc::new(Session::new(offer, policy, daemon.container_budget));
-            let gap = take.gap.map(|gap| {
-                (
-                    gap.planned,
-                    Gap {
-                        lasted_ms: gap.lasted_ms,
-                        allowed: gap.allowed,
-                        denied: gap.denied,
-                    },
-                )
-            });
-            Ok((session, gap.and_then(|(planned, gap)| (!planned).then_some(gap))))
-        }
+        Some(from_keeper::Message::Take(take)) => Ok(take.gap.filter(|gap| !gap.planned).map(|gap| Gap {
+            lasted_ms: gap.lasted_ms,
+            allowed: gap.allowed,
+            denied: gap.denied,
+        })),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a keeper took its offer back",
@@ -195,10 +204,14 @@ fn mind(daemon: &Arc<Daemon>, session: &Arc<Session>, gap: Gap) {
         Gap { denied: 1.., .. } => (Severity::Warning, Action::Deny),
         _ => (Severity::Notice, Action::Allow),
     };
-    let output = format!(
+    let mut output = format!(
         "container {} had no judge for {} ms: {} opens went through unjudged, {} were refused",
         session.container.id, gap.lasted_ms, gap.allowed, gap.denied
     );
+    if session.coverage.get().is_some_and(Coverage::guards_any) {
+        // Only its own group has a keeper.
+        output.push_str("; what it opened on file systems shared with the host was not judged");
+    }
     daemon.incidents.report(Draft {
         tags: vec!["guard".into()],
         container: Some(Arc::clone(&session.container)),
@@ -253,6 +266,7 @@ async fn stop_reading(daemon: &Daemon, session: &Arc<Session>, ticket: Ticket) {
     if let Some(writes) = &daemon.writes {
         writes.forget(ticket);
     }
+    daemon.shared.detach(session).await;
     daemon.registry.remove(ticket);
     // The deadline of each opener bounds this.
     session.drained().await;

@@ -174,12 +174,15 @@ impl Judge {
         }
         let file = opening.event.file.as_fd();
         let origin = Origin::of(file, opening.event.pid, session);
-        let held = match self.seals.hold(file, &origin, opening.access()) {
+        // A lease on a file of the host makes its writers wait: only for what is about to run.
+        let spared = opening.is_shared() && opening.access() == Access::Open;
+        let hold = || self.seals.hold(file, &origin, opening.access());
+        let held = match (!spared).then(hold).transpose() {
             // Nor can what has no name be held: somebody may have it mapped for writing.
             Err(NotHeld::Written | NotHeld::Nameless) if opening.access() == Access::Exec => {
                 return Some(Examined::changing());
             }
-            held => held.ok(),
+            held => held.ok().flatten(),
         };
         let deadline = opening.read_at + self.timeout;
         let image = held.as_ref().and_then(|held| held.image);
@@ -386,7 +389,9 @@ impl Judge {
         }
     }
 
-    /// Seals a clean file, or lets writers at it again.
+    /// Seals a clean file, or lets writers at it again. A file that is shared with the host is never
+    /// sealed: an ignore mark in the node's group would speak for all containers, whatever their
+    /// policies, and its lease would hold up the host.
     fn let_go(&self, opening: &Opening, held: Held, unasked: Unasked, outcome: &Outcome) {
         match outcome {
             // What is only allowed is asked about each time, so that it can be forbidden again.
@@ -394,7 +399,7 @@ impl Judge {
                 digest,
                 verdict: Verdict::Clean,
                 set,
-            } if !self.allow.allows(digest) => {
+            } if !opening.is_shared() && !self.allow.allows(digest) => {
                 self.seals.seal(opening, held, unasked, || *self.set() == **set);
             }
             _ => self.seals.release(opening, held),

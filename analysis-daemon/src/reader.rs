@@ -7,18 +7,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 use lazaret_sys::fanotify::{EVENT_SIZE, Event, Response};
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 use rustix::fs::FileType;
 use tokio::sync::oneshot;
 
 use crate::counters::Counters;
 use crate::liveness::Pulse;
-use crate::session::{Gate, Opening, Place, Session};
+use crate::session::{Asked, Gate, Opening, Place, Session};
+use crate::waker::Waker;
 
 /// Events read at once.
 const BATCH: usize = 64;
@@ -37,6 +38,7 @@ pub(crate) type Sink = Arc<dyn Fn(Opening) + Send + Sync>;
 pub(crate) struct Readers {
     readers: Vec<Handle>,
     next: AtomicUsize,
+    gate: Arc<Gate>,
 }
 
 /// A container's place among the readers.
@@ -59,48 +61,21 @@ struct Handle {
     waker: Waker,
 }
 
-/// Wakes one reader from its wait.
-#[derive(Debug, Clone)]
-pub(crate) struct Waker {
-    eventfd: Arc<OwnedFd>,
-    /// It has left out a container for want of budget.
-    paused: Arc<AtomicBool>,
-}
-
 #[derive(Debug)]
 enum Command {
     Add(u64, Arc<Session>),
     Remove(u64, oneshot::Sender<()>),
 }
 
-impl Waker {
-    fn new() -> io::Result<Self> {
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            eventfd: Arc::new(eventfd),
-            paused: Arc::default(),
-        })
-    }
-
-    fn wake(&self) {
-        // It fails only when the counter is full: then the reader is awake.
-        let _awake = rustix::io::write(&*self.eventfd, &1_u64.to_ne_bytes());
-    }
-
-    pub(crate) fn wake_if_paused(&self) {
-        if self.paused.swap(false, Ordering::AcqRel) {
-            self.wake();
-        }
-    }
-}
-
 impl Readers {
-    /// Starts the threads, which may have `event_budget` openers under judgement.
+    /// Starts the threads, which may have `event_budget` openers under judgement, together with
+    /// whom `beside` wakes.
     ///
     /// # Errors
     /// When the kernel gives no thread, epoll or eventfd.
     pub(crate) fn start(
         event_budget: usize,
+        beside: Waker,
         counters: &Arc<Counters>,
         pulses: &mut Vec<Arc<Pulse>>,
         sink: Sink,
@@ -111,7 +86,7 @@ impl Readers {
         let wakers = (0..count).map(|_| Waker::new()).collect::<io::Result<Vec<_>>>()?;
         let gate = Arc::new(Gate {
             budget: crate::budget::Budget::new(event_budget),
-            room: wakers.clone(),
+            room: wakers.iter().cloned().chain([beside]).collect(),
         });
         let mut readers = Vec::with_capacity(count);
         for (index, waker) in wakers.into_iter().enumerate() {
@@ -138,7 +113,13 @@ impl Readers {
         Ok(Self {
             readers,
             next: AtomicUsize::new(0),
+            gate,
         })
+    }
+
+    /// The node's budget.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
     }
 
     /// Begins to read a container's group.
@@ -184,13 +165,13 @@ struct Reader {
 }
 
 /// Our own opens (scans, quarantine) are never asked about.
-fn is_own(pid: i32) -> bool {
+pub(crate) fn is_own(pid: i32) -> bool {
     static OWN: OnceLock<i32> = OnceLock::new();
     pid == *OWN.get_or_init(|| std::process::id().cast_signed())
 }
 
 /// There is nothing to judge in an empty file: most new files are, when they are made.
-fn is_empty(event: &Event) -> bool {
+pub(crate) fn is_empty(event: &Event) -> bool {
     !event.exec
         && rustix::fs::fstat(&event.file).is_ok_and(|stat| {
             stat.st_size == 0 && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
@@ -208,7 +189,7 @@ impl Reader {
 
     fn read_on(&mut self) -> io::Result<()> {
         let wake = epoll::EventData::new_u64(WAKE);
-        epoll::add(&self.epoll, &*self.waker.eventfd, wake, epoll::EventFlags::IN)?;
+        epoll::add(&self.epoll, &self.waker, wake, epoll::EventFlags::IN)?;
         let mut ready = Vec::with_capacity(BATCH);
         loop {
             self.pulse.rest();
@@ -232,9 +213,7 @@ impl Reader {
 
     /// Takes commands, and looks at the paused containers again.
     fn obey(&mut self) -> io::Result<()> {
-        let mut count = [0; 8];
-        // Nothing to read means that an earlier round has seen it all.
-        let _seen = rustix::io::read(&*self.waker.eventfd, &mut count);
+        self.waker.clear();
         for token in std::mem::take(&mut self.paused) {
             self.listen(token, epoll::EventFlags::IN)?;
         }
@@ -268,7 +247,7 @@ impl Reader {
     fn pause(&mut self, token: u64, session: &Session) -> io::Result<()> {
         self.listen(token, epoll::EventFlags::empty())?;
         self.paused.push(token);
-        self.waker.paused.store(true, Ordering::Release);
+        self.waker.pause();
         // A place may have been given back just before anybody was told to wake us.
         let places = Place::take(session, &self.gate, 1);
         Place::give_back(session, &self.gate, places);
@@ -299,7 +278,12 @@ impl Reader {
                 return;
             }
             used += 1;
-            sink(Opening::new(Arc::clone(session), event, Arc::clone(gate)));
+            sink(Opening::new(
+                Arc::clone(session),
+                event,
+                Asked::Own,
+                Arc::clone(gate),
+            ));
         });
         Place::give_back(session, gate, places - used);
         match read {
@@ -323,7 +307,7 @@ impl Reader {
 
 /// Errors of the group or of ours. All others are of the event at hand, which the
 /// kernel has answered with a refusal.
-fn is_fatal(error: &io::Error) -> bool {
+pub(crate) fn is_fatal(error: &io::Error) -> bool {
     let ours = [libc::EBADF, libc::EFAULT, libc::EINVAL];
     error.raw_os_error().is_none_or(|code| ours.contains(&code))
 }

@@ -30,8 +30,10 @@ pub(crate) struct ContainerStatus {
     pub(crate) state: GuardState,
     pub(crate) attached_at: SystemTime,
     pub(crate) guarded: Vec<Superblock>,
-    /// Seen by the container but shared with the host: not guarded yet.
-    pub(crate) shared: Vec<Superblock>,
+    /// Shared with the host, and guarded for the whole node.
+    pub(crate) node_guarded: Vec<Superblock>,
+    /// Shared with the host and not guarded, each with the reason.
+    pub(crate) unguarded: Vec<(Superblock, String)>,
     pub(crate) events: u64,
     pub(crate) denied: u64,
     pub(crate) unjudged: u64,
@@ -75,6 +77,7 @@ impl Registry {
 }
 
 fn status(session: &Session) -> ContainerStatus {
+    let coverage = session.coverage.get().cloned().unwrap_or_default();
     let catching_up = session.catching_up.load(Ordering::Acquire);
     ContainerStatus {
         container: Arc::clone(&session.container),
@@ -85,7 +88,8 @@ fn status(session: &Session) -> ContainerStatus {
         },
         attached_at: session.attached_at,
         guarded: session.guarded.clone(),
-        shared: session.shared.clone(),
+        node_guarded: coverage.guarded,
+        unguarded: coverage.unguarded,
         events: session.events.get(),
         denied: session.denied.get(),
         unjudged: session.unjudged.get(),

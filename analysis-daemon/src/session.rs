@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use lazaret_sys::fanotify::{Event, Group, Response};
@@ -15,8 +15,9 @@ use crate::counters::Counter;
 use crate::offer::Offer;
 use crate::policy::Policy;
 use crate::rate::Reports;
-use crate::reader::Waker;
 use crate::runs::{InodeNumber, Runs};
+use crate::shared::Coverage;
+use crate::waker::Waker;
 
 /// A container while lazaretd guards it. Its descriptors keep the container's
 /// file systems busy, so the last reference goes when the container does.
@@ -34,7 +35,10 @@ pub(crate) struct Session {
     /// Its cgroup v2 folder; none on a machine without cgroup v2.
     pub(crate) cgroup: Option<(PathBuf, CgroupId)>,
     pub(crate) guarded: Vec<Superblock>,
+    /// Those that the host mounts, too.
     pub(crate) shared: Vec<Superblock>,
+    /// What becomes of these; set before its first instruction.
+    pub(crate) coverage: OnceLock<Coverage>,
     pub(crate) policy: Policy,
     pub(crate) attached_at: SystemTime,
     /// The gap that it came with, when it was attached before.
@@ -85,6 +89,7 @@ impl Session {
             cgroup,
             guarded,
             shared,
+            coverage: OnceLock::new(),
             policy,
             attached_at: SystemTime::now(),
             gap: Mutex::new(None),
@@ -127,9 +132,19 @@ pub(crate) struct Opening {
     pub(crate) event: Event,
     inode: Option<InodeNumber>,
     access: Access,
+    asked: Asked,
     place: Place,
     pub(crate) read_at: Instant,
     answered: AtomicBool,
+}
+
+/// By which group an opener asks, and is answered.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// That of its container.
+    Own,
+    /// That of the superblocks which containers share with the host.
+    Shared(Arc<Group>),
 }
 
 /// The place of an opening in the budgets of the node and of its container.
@@ -176,7 +191,7 @@ impl Drop for Place {
 
 impl Opening {
     /// Takes over an event, for which [`Place::take`] has taken one place.
-    pub(crate) fn new(session: Arc<Session>, event: Event, gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(session: Arc<Session>, event: Event, asked: Asked, gate: Arc<Gate>) -> Self {
         session.open.fetch_add(1, Ordering::AcqRel);
         session.events.one();
         let stat = rustix::fs::fstat(&event.file).ok();
@@ -187,6 +202,7 @@ impl Opening {
             event,
             inode,
             access: if runs { Access::Exec } else { Access::Open },
+            asked,
             place,
             read_at: Instant::now(),
             answered: AtomicBool::new(false),
@@ -209,6 +225,11 @@ impl Opening {
         }
     }
 
+    /// Whether the file lies on a superblock that the host uses, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.asked, Asked::Shared(_))
+    }
+
     pub(crate) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire)
     }
@@ -223,7 +244,11 @@ impl Opening {
     /// Lets the opener go on, or not. Only after [`Opening::claim`].
     pub(crate) fn respond(&self, response: Response) {
         let session = self.session();
-        if let Err(error) = session.group.respond(self.event.number(), response) {
+        let group = match &self.asked {
+            Asked::Own => &session.group,
+            Asked::Shared(group) => group,
+        };
+        if let Err(error) = group.respond(self.event.number(), response) {
             // An opener that was killed meanwhile is answered without error, so
             // this is our own fault and must not pass in silence.
             tracing::error!(container = %session.container.id, %error, "an answer was not taken");

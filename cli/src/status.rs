@@ -147,11 +147,18 @@ fn details(container: &Container, printer: &mut Printer) -> Result<(), Failure> 
         "    guarded     {}",
         superblocks(&container.guarded)
     ))?;
-    if !container.shared.is_empty() {
-        let shared = superblocks(&container.shared);
-        printer.line(format_args!("    {} {shared}", Styled(ODD, "not guarded")))?;
-        let limit = "shared with the host: what is opened or run from there is not judged yet";
-        printer.line(Styled(DIM, format_args!("                {limit}")))?;
+    if !container.node_guarded.is_empty() {
+        let shared = superblocks(&container.node_guarded);
+        printer.line(format_args!("                {shared}, shared with the host"))?;
+    }
+    for superblock in &container.shared {
+        let what = superblocks(std::slice::from_ref(superblock));
+        let why = match superblock.reason.as_str() {
+            "" => "shared with the host",
+            reason => reason,
+        };
+        let unguarded = Styled(ODD, "not guarded");
+        printer.line(format_args!("    {unguarded} {what}: {}", Safe(why)))?;
     }
     if let Some(Gap {
         lasted_ms,

@@ -48,6 +48,7 @@ fn status() -> GetStatusResponse {
     let superblock = |path: &[u8], fs_type: &str| Superblock {
         mount_point: path.to_vec(),
         fs_type: fs_type.into(),
+        reason: String::new(),
     };
     GetStatusResponse {
         daemon_version: "9.8.7".into(),
@@ -75,7 +76,11 @@ fn status() -> GetStatusResponse {
                 superblock(b"/", "overlay"),
                 superblock(b"/a\x1b]0;x\x07\xff", "tmpfs"),
             ],
-            shared: vec![superblock(b"/etc/hosts", "ext4")],
+            node_guarded: vec![superblock(b"/etc/hosts", "ext4")],
+            shared: vec![Superblock {
+                reason: "no local file system".into(),
+                ..superblock(b"/data", "nfs4")
+            }],
             events: 7,
             denied: 3,
             gap: Some(Gap {
@@ -161,7 +166,8 @@ fn status_tells_what_is_guarded_and_what_is_not() {
         "cannot be written now: disk full",
         "k8s.io/web  catching up",
         "guarded     / (overlay), /a\\u{1b}]0;x\\u{7}\\xff (tmpfs)",
-        "not guarded /etc/hosts (ext4)",
+        "            /etc/hosts (ext4), shared with the host",
+        "not guarded /data (nfs4): no local file system",
         "gap         120 ms without a judge: 1 open let through, 0 refused",
     ] {
         assert!(told.out.contains(part), "no {part:?} in\n{}", told.out);
@@ -185,6 +191,10 @@ fn status_for_programs_is_json() {
     );
     assert_eq!(
         web["shared"],
+        json!([{ "mount_point": "/data", "fs_type": "nfs4", "reason": "no local file system" }])
+    );
+    assert_eq!(
+        web["node_guarded"],
         json!([{ "mount_point": "/etc/hosts", "fs_type": "ext4" }])
     );
     assert_eq!(web["guarded"][1]["mount_point"], "/a\u{1b}]0;x\u{7}\\xff");

@@ -14,6 +14,7 @@ mod quarantine;
 mod resources;
 mod scan;
 mod seals;
+mod shared;
 mod shim_by_hand;
 mod starts;
 mod terminal;
@@ -77,6 +78,7 @@ fn cases() -> impl Iterator<Item = Case> {
         drift::CASES,
         seals::CASES,
         writes::CASES,
+        shared::CASES,
         quarantine::CASES,
         scan::CASES,
         workers::CASES,

@@ -58,6 +58,7 @@ fn counters(counters: &Counters) -> HashMap<String, u64> {
         ("refused_by_kernel", &counters.refused_by_kernel),
         ("written", &counters.written),
         ("writes_lost", &counters.writes_lost),
+        ("bystanders", &counters.bystanders),
         ("incidents_suppressed", &counters.incidents_suppressed),
     ]
     .map(|(name, counter)| (name.to_owned(), counter.get()))
@@ -84,7 +85,8 @@ fn container(status: ContainerStatus) -> api::Container {
         state: state.into(),
         attached_at_unix_ms: u64::try_from(attached_at.as_millis()).unwrap_or(u64::MAX),
         guarded: status.guarded.into_iter().map(superblock).collect(),
-        shared: status.shared.into_iter().map(superblock).collect(),
+        shared: status.unguarded.into_iter().map(unguarded).collect(),
+        node_guarded: status.node_guarded.into_iter().map(superblock).collect(),
         events: status.events,
         denied: status.denied,
         unjudged: status.unjudged,
@@ -109,6 +111,14 @@ fn superblock(Superblock { mount_point, fs_type }: Superblock) -> api::Superbloc
     api::Superblock {
         mount_point: mount_point.as_os_str().as_bytes().to_vec(),
         fs_type,
+        reason: String::new(),
+    }
+}
+
+fn unguarded((shared, reason): (Superblock, String)) -> api::Superblock {
+    api::Superblock {
+        reason,
+        ..superblock(shared)
     }
 }
 

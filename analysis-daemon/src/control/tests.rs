@@ -173,7 +173,8 @@ fn guarded() -> ContainerStatus {
         state: GuardState::CatchingUp,
         attached_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1234),
         guarded: vec![superblock("/", "overlay")],
-        shared: vec![superblock("/etc/hosts", "ext4")],
+        node_guarded: vec![superblock("/data", "ext4")],
+        unguarded: vec![(superblock("/mnt", "nfs4"), "its server is elsewhere".into())],
         events: 5,
         denied: 2,
         unjudged: 1,
@@ -245,7 +246,9 @@ async fn tells_status_and_version() {
         (web.attached_at_unix_ms, web.cgroup, web.init_pid),
         (1234, Some(99), 42)
     );
-    assert_eq!(web.shared[0].mount_point, b"/etc/hosts");
+    assert_eq!(web.shared[0].mount_point, b"/mnt");
+    assert_eq!(web.shared[0].reason, "its server is elsewhere");
+    assert_eq!(web.node_guarded[0].mount_point, b"/data");
     assert_eq!(web.gap.unwrap().lasted_ms, 7);
 }
 

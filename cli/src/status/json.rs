@@ -52,7 +52,8 @@ fn container(container: &Container) -> Value {
         },
         "attached_at_unix_ms": container.attached_at_unix_ms,
         "guarded": superblocks(&container.guarded),
-        "shared": superblocks(&container.shared),
+        "node_guarded": superblocks(&container.node_guarded),
+        "shared": container.shared.iter().map(unguarded).collect::<Vec<_>>(),
         "events": container.events,
         "denied": container.denied,
         "unjudged": container.unjudged,
@@ -66,8 +67,19 @@ fn container(container: &Container) -> Value {
 }
 
 fn superblocks(superblocks: &[Superblock]) -> Vec<Value> {
-    let one = |superblock: &Superblock| json!({ "mount_point": path(&superblock.mount_point), "fs_type": superblock.fs_type });
-    superblocks.iter().map(one).collect()
+    superblocks.iter().map(superblock).collect()
+}
+
+fn superblock(superblock: &Superblock) -> Value {
+    json!({ "mount_point": path(&superblock.mount_point), "fs_type": superblock.fs_type })
+}
+
+fn unguarded(superblock: &Superblock) -> Value {
+    json!({
+        "mount_point": path(&superblock.mount_point),
+        "fs_type": superblock.fs_type,
+        "reason": non_empty(&superblock.reason),
+    })
 }
 
 fn non_empty(text: &str) -> Option<&str> {

@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lazaret_sys::mounts::{self, Device, Mount};
-use lazaret_sys::{open_in_root, pidfd};
+use lazaret_sys::pidfd;
 use lazaret_types::{LossPolicy, Superblock};
-use rustix::fs::OFlags;
 use thiserror::Error;
 
 use crate::Target;
@@ -91,7 +90,8 @@ pub(crate) fn survey(target: &Target, policy: LossPolicy) -> Result<Survey, Surv
             fs_type: first.fs_type.clone(),
         };
         if !host.contains(&device) {
-            match reach(target.root.as_fd(), &mounts)? {
+            let root = target.root.as_fd();
+            match mounts.iter().find_map(|mount| mounts::reach(root, mount)) {
                 Some(fd) => survey.private.push((superblock, fd)),
                 None => survey.shared.push(superblock),
             }
@@ -130,18 +130,4 @@ fn host_devices(bundle: &Path) -> io::Result<BTreeSet<Device>> {
         .filter(|mount| mount.mount_point != rootfs)
         .map(|mount| mount.device)
         .collect())
-}
-
-/// A descriptor on the first of these mounts that no other mount hides.
-fn reach(root: BorrowedFd<'_>, mounts: &[&Mount]) -> io::Result<Option<OwnedFd>> {
-    for mount in mounts {
-        let path: PathBuf = mount.mount_point.clone();
-        let Ok(fd) = open_in_root(root, &path, OFlags::PATH) else {
-            continue;
-        };
-        if mounts::id_of(fd.as_fd())? == mount.id {
-            return Ok(Some(fd));
-        }
-    }
-    Ok(None)
 }

@@ -1,7 +1,9 @@
 //! The cgroup of a process and who else is in it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -12,19 +14,29 @@ use crate::mounts;
 /// # Errors
 /// `NotFound` when the machine has no cgroup v2 mounted, or the process is gone.
 pub fn v2_folder(pid: i32) -> io::Result<PathBuf> {
-    let none = |what: &str| io::Error::new(io::ErrorKind::NotFound, format!("{what} for process {pid}"));
     let hierarchy = mounts::own()?
         .into_iter()
         .find(|mount| mount.fs_type == "cgroup2")
-        .ok_or_else(|| none("no cgroup2 file system is mounted"))?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 file system is mounted"))?
         .mount_point;
+    let path = v2_path(pid)?;
+    Ok(hierarchy.join(path.strip_prefix("/").unwrap_or(&path)))
+}
+
+/// The process's cgroup v2 below the root of the hierarchy, beginning with `/`.
+///
+/// # Errors
+/// As [`v2_folder`]; `InvalidFilename` when its path is longer than the kernel tells.
+pub fn v2_path(pid: i32) -> io::Result<PathBuf> {
+    // Bytes: whoever may make a cgroup chooses its name.
+    let membership = fs::read(format!("/proc/{pid}/cgroup"))?;
     // "0::/path", relative to the hierarchy's root in our cgroup namespace.
-    let membership = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let path = membership
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .ok_or_else(|| none("no cgroup v2 membership"))?;
-    Ok(hierarchy.join(path))
+    let mut lines = membership.split(|byte| *byte == b'\n');
+    let path = lines.find_map(|line| line.strip_prefix(b"0::"));
+    path.map(|path| OsStr::from_bytes(path).into()).ok_or_else(|| {
+        let what = format!("no cgroup v2 membership for process {pid}");
+        io::Error::new(io::ErrorKind::NotFound, what)
+    })
 }
 
 /// The id of a cgroup v2 folder: its inode number (kernfs).

@@ -102,7 +102,51 @@ impl Group {
     /// As `fanotify_mark(2)`: `EINVAL` or `EOPNOTSUPP` for what has no
     /// permission events, such as `/proc`.
     pub fn mark_superblock(&self, on: BorrowedFd<'_>) -> io::Result<()> {
-        mark_superblock(&self.0, on, MASK)
+        self.mark(on, fan::FAN_MARK_ADD | fan::FAN_MARK_FILESYSTEM, MASK)
+    }
+
+    /// Takes the mark of [`Group::mark_superblock`] off; `on` may be any descriptor on it.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn unmark_superblock(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = fan::FAN_MARK_REMOVE | fan::FAN_MARK_FILESYSTEM;
+        removed(self.mark(on, flags, MASK))
+    }
+
+    /// Lets whoever opens something through the mount of `on` go on without asking, for good:
+    /// other mounts of the same superblock are not concerned.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`; `EINVAL` before Linux 6.0.
+    pub fn spare_mount(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        let ignore = libc::FAN_MARK_IGNORE | fan::FAN_MARK_IGNORED_SURV_MODIFY;
+        self.mark(on, fan::FAN_MARK_ADD | fan::FAN_MARK_MOUNT | ignore, MASK)
+    }
+
+    /// Ends [`Group::spare_mount`], if it ever was.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn heed_mount(&self, on: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = fan::FAN_MARK_REMOVE | fan::FAN_MARK_MOUNT | libc::FAN_MARK_IGNORE;
+        removed(self.mark(on, flags, MASK))
+    }
+
+    /// Ends [`Group::spare_mount`] for all mounts.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn heed_all_mounts(&self) -> io::Result<()> {
+        self.flush(fan::FAN_MARK_MOUNT)
+    }
+
+    /// Takes the marks off all superblocks.
+    ///
+    /// # Errors
+    /// As `fanotify_mark(2)`.
+    pub fn unmark_all_superblocks(&self) -> io::Result<()> {
+        self.flush(fan::FAN_MARK_FILESYSTEM)
     }
 
     /// Lets openers of the file `on` go on without asking, until its content is written to through
@@ -119,7 +163,7 @@ impl Group {
             Unasked::All => MASK,
         };
         let evictable = libc::FAN_MARK_EVICTABLE;
-        self.mark_inode(on, fan::FAN_MARK_ADD | libc::FAN_MARK_IGNORE | evictable, mask)
+        self.mark(on, fan::FAN_MARK_ADD | libc::FAN_MARK_IGNORE | evictable, mask)
     }
 
     /// Ends [`Group::ignore`].
@@ -127,14 +171,11 @@ impl Group {
     /// # Errors
     /// As `fanotify_mark(2)`.
     pub fn heed(&self, on: BorrowedFd<'_>) -> io::Result<()> {
-        match self.mark_inode(on, fan::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE, MASK) {
-            // The kernel has forgotten it already.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            done => done,
-        }
+        removed(self.mark(on, fan::FAN_MARK_REMOVE | libc::FAN_MARK_IGNORE, MASK))
     }
 
-    fn mark_inode(&self, on: BorrowedFd<'_>, flags: u32, mask: u64) -> io::Result<()> {
+    fn mark(&self, on: BorrowedFd<'_>, flags: u32, mask: u64) -> io::Result<()> {
+        // By path, because the kernel takes no O_PATH descriptor here.
         let path = crate::fd_path(on);
         fan::fanotify_mark(self.0.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_path())
     }
@@ -145,7 +186,12 @@ impl Group {
     /// # Errors
     /// As `fanotify_mark(2)`.
     pub fn flush_inode_marks(&self) -> io::Result<()> {
-        fan::fanotify_mark(self.0.as_raw_fd(), fan::FAN_MARK_FLUSH, 0, libc::AT_FDCWD, "/")
+        self.flush(fan::FAN_MARK_INODE)
+    }
+
+    fn flush(&self, kind: u32) -> io::Result<()> {
+        let flags = fan::FAN_MARK_FLUSH | kind;
+        fan::fanotify_mark(self.0.as_raw_fd(), flags, 0, libc::AT_FDCWD, "/")
     }
 
     /// Reads what waits, as many events as `buffer` holds, and gives each to
@@ -278,6 +324,14 @@ impl AsFd for Group {
 impl From<Group> for OwnedFd {
     fn from(group: Group) -> Self {
         group.0
+    }
+}
+
+/// A mark that the kernel has forgotten already needs no removal.
+fn removed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
     }
 }
 

@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
+
+use crate::open_in_root;
 
 /// A longer mountinfo is refused: the kernel's limit of 100,000 mounts
 /// (`fs.mount-max`) fits.
@@ -63,6 +66,42 @@ pub fn id_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
         return Err(rustix::io::Errno::NOSYS.into());
     }
     Ok(stat.stx_mnt_id)
+}
+
+/// The superblock that a file lies on, by the number in its attributes: with Btrfs that is not the
+/// one that mountinfo tells.
+///
+/// # Errors
+/// As `stat(2)`.
+pub fn device_of(path: &Path) -> io::Result<Device> {
+    let device = std::fs::metadata(path)?.dev();
+    Ok(Device {
+        major: rustix::fs::major(device),
+        minor: rustix::fs::minor(device),
+    })
+}
+
+/// An `O_PATH` descriptor on a mount, seen from `root`, the root folder of whoever's mounts were
+/// read. None when it cannot be had: another mount lies on top, or the mount is gone. The path is
+/// only a hint: what it leads to counts when it is on this very mount.
+#[must_use]
+pub fn reach(root: BorrowedFd<'_>, mount: &Mount) -> Option<OwnedFd> {
+    let fd = open_in_root(root, &mount.mount_point, OFlags::PATH).ok()?;
+    let is_it = id_of(fd.as_fd()).is_ok_and(|id| id == mount.id);
+    is_it.then_some(fd)
+}
+
+/// A mount namespace among those that exist now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Namespace(u64);
+
+/// The mount namespace of a process.
+///
+/// # Errors
+/// `NotFound` when it is gone, `PermissionDenied` for one that we may not look into.
+pub fn namespace_of(pid: i32) -> io::Result<Namespace> {
+    let metadata = std::fs::metadata(format!("/proc/{pid}/ns/mnt"))?;
+    Ok(Namespace(metadata.ino()))
 }
 
 fn read(path: &Path) -> io::Result<Vec<Mount>> {
@@ -141,8 +180,6 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]
@@ -175,5 +212,12 @@ mod tests {
         let id = id_of(root.as_fd()).unwrap();
         let mount = own().unwrap().into_iter().find(|mount| mount.id == id).unwrap();
         assert_eq!(mount.mount_point, Path::new("/"));
+        assert_eq!(device_of(Path::new("/")).unwrap(), mount.device);
+        assert_eq!(id_of(reach(root.as_fd(), &mount).unwrap().as_fd()).unwrap(), id);
+        let elsewhere = Mount {
+            mount_point: "/proc".into(),
+            ..mount
+        };
+        assert!(reach(root.as_fd(), &elsewhere).is_none());
     }
 }

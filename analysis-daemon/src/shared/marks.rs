@@ -1,0 +1,321 @@
+//! The marks of the node's group: on superblocks that are guarded, and on mounts that are spared.
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lazaret_sys::fanotify::Group;
+use lazaret_sys::mounts::{self, Device, Mount};
+use lazaret_sys::pidfd;
+use lazaret_types::Superblock;
+use rustix::fs::{Mode, OFlags};
+use thiserror::Error;
+
+use super::bystander::Bystander;
+use super::members::Members;
+use crate::session::Session;
+
+/// The file systems that nobody but this kernel answers for. On any other, to open the file of an
+/// event can take for ever or be refused, and the host would bear it.
+const LOCAL: [&str; 13] = [
+    "btrfs", "devtmpfs", "erofs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "squashfs", "tmpfs",
+    "vfat", "xfs",
+];
+
+/// Mounts spared one by one. The kernel forgets those that are unmounted and does not say so:
+/// when so many have been spared, it is begun anew.
+const MAX_SPARED: usize = 4096;
+
+/// What becomes of the superblocks that a container shares with the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Coverage {
+    pub(crate) guarded: Vec<Superblock>,
+    /// Each with the reason.
+    pub(crate) unguarded: Vec<(Superblock, String)>,
+    /// Of the guarded ones.
+    pub(super) devices: Vec<Device>,
+}
+
+/// Why a superblock is not guarded.
+#[derive(Debug, Error)]
+enum NotGuarded {
+    #[error("what is opened on a file system of this type may depend on others than this kernel")]
+    NotLocal,
+    #[error("the layers of containers lie on it; guard.shared_with_layers is off")]
+    Layers,
+    #[error("it is no longer mounted there")]
+    Gone,
+    #[error("another mount hides it")]
+    Hidden,
+    #[error("the kernel refuses a mark: {0}")]
+    Refused(#[from] io::Error),
+}
+
+/// All marks of the node's group.
+#[derive(Debug)]
+pub(super) struct Marks {
+    group: Arc<Group>,
+    with_layers: bool,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// The marked superblocks, and how many containers share each.
+    sharers: HashMap<Device, usize>,
+    /// Mounts that were spared one by one.
+    spared: usize,
+    /// How often all that was spared was forgotten.
+    flushes: u64,
+}
+
+/// Descriptors on the mounts of one superblock in a container.
+#[derive(Debug)]
+struct Reached {
+    mounts: Vec<OwnedFd>,
+    /// There are no others.
+    all: bool,
+}
+
+impl Reached {
+    fn new<'a>(root: BorrowedFd<'_>, mounts: impl Iterator<Item = &'a Mount>) -> Self {
+        /// A container that runs may have made any number.
+        const MAX: usize = 64;
+        let mut reached = Self {
+            mounts: Vec::new(),
+            all: true,
+        };
+        for mount in mounts {
+            match mounts::reach(root, mount) {
+                Some(on) if reached.mounts.len() < MAX => reached.mounts.push(on),
+                None => reached.all = false,
+                Some(_one_too_many) => {
+                    reached.all = false;
+                    break;
+                }
+            }
+        }
+        reached
+    }
+}
+
+impl Coverage {
+    pub(crate) fn guards_any(&self) -> bool {
+        !self.guarded.is_empty()
+    }
+
+    /// Nothing is guarded, for this reason.
+    pub(super) fn none(superblocks: &[Superblock], why: &str) -> Self {
+        let unguarded = superblocks
+            .iter()
+            .map(|superblock| (superblock.clone(), why.to_owned()));
+        Self {
+            unguarded: unguarded.collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Marks {
+    /// Marks superblocks on which layers of containers lie only when it is to be `with_layers`:
+    /// overlayfs opens a layer's file by a mount that no namespace has, and that open asks, too.
+    pub(super) fn new(group: Arc<Group>, with_layers: bool) -> Self {
+        Self {
+            group,
+            with_layers,
+            book: Mutex::default(),
+        }
+    }
+
+    /// Marks what a container shares with the host, unless another one has had it marked.
+    pub(super) fn cover(&self, session: &Session) -> Coverage {
+        if session.shared.is_empty() {
+            return Coverage::default();
+        }
+        let seen = match mounts_of(session) {
+            Ok(seen) => seen,
+            Err(error) => return Coverage::none(&session.shared, &error.to_string()),
+        };
+        let mut coverage = Coverage::default();
+        for superblock in &session.shared {
+            let is_it = |mount: &&Mount| {
+                (&mount.mount_point, &mount.fs_type) == (&superblock.mount_point, &superblock.fs_type)
+                    && !coverage.devices.contains(&mount.device)
+            };
+            let device = seen.iter().find(is_it).map(|mount| mount.device);
+            let device = device.ok_or(NotGuarded::Gone).and_then(|device| {
+                self.check(session, &superblock.fs_type, device)?;
+                self.guard(session.root.as_fd(), &seen, device)
+            });
+            match device {
+                Ok(device) => {
+                    coverage.guarded.push(superblock.clone());
+                    coverage.devices.push(device);
+                }
+                Err(why) => coverage.unguarded.push((superblock.clone(), why.to_string())),
+            }
+        }
+        coverage
+    }
+
+    /// Whether nobody would suffer from a mark.
+    fn check(&self, session: &Session, fs_type: &str, device: Device) -> Result<(), NotGuarded> {
+        if !LOCAL.contains(&fs_type) {
+            return Err(NotGuarded::NotLocal);
+        }
+        let layers = &session.container.layers;
+        let mut layers = layers.upper.iter().chain(&layers.lower);
+        if !self.with_layers && layers.any(|layer| mounts::device_of(layer).is_ok_and(|it| it == device)) {
+            return Err(NotGuarded::Layers);
+        }
+        Ok(())
+    }
+
+    fn guard(&self, root: BorrowedFd<'_>, seen: &[Mount], device: Device) -> Result<Device, NotGuarded> {
+        // Before the book is locked: a container that runs can have look-ups take for ever.
+        let of_container = seen.iter().filter(|mount| mount.device == device);
+        let reached = Reached::new(root, of_container);
+        let on = reached.mounts.first().ok_or(NotGuarded::Hidden)?;
+        loop {
+            let flushes = self.lock().flushes;
+            self.spare_host(device)?;
+            let mut book = self.lock();
+            if book.flushes != flushes {
+                // What was spared has been forgotten meanwhile.
+                continue;
+            }
+            self.claim(&mut book, &reached, device)?;
+            if !book.sharers.contains_key(&device) {
+                self.group.mark_superblock(on.as_fd())?;
+            }
+            *book.sharers.entry(device).or_default() += 1;
+            return Ok(device);
+        }
+    }
+
+    /// Makes sure that no mount of a container is spared: before it was a member, the one who
+    /// prepared it may have opened something there, as a bystander.
+    fn claim(&self, book: &mut Book, reached: &Reached, device: Device) -> io::Result<()> {
+        if !reached.all {
+            self.begin_anew(book)?;
+            self.spare_host(device)?;
+        }
+        let mut mounts = reached.mounts.iter();
+        mounts.try_for_each(|on| self.group.heed_mount(on.as_fd()))
+    }
+
+    /// Spares no mounts but those of the host.
+    fn begin_anew(&self, book: &mut Book) -> io::Result<()> {
+        self.heed_all(book)?;
+        book.sharers
+            .keys()
+            .try_for_each(|device| self.spare_host(*device))
+    }
+
+    fn heed_all(&self, book: &mut Book) -> io::Result<()> {
+        book.spared = 0;
+        book.flushes += 1;
+        self.group.heed_all_mounts()
+    }
+
+    /// Spares the mounts of the host. One that is hidden below another is left to its first opener.
+    fn spare_host(&self, device: Device) -> io::Result<()> {
+        on_host(device, |on| self.group.spare_mount(on).map(ControlFlow::Continue))
+    }
+
+    /// Spares the mount that a bystander came by: if it is in the bystander's own namespace, and no
+    /// process of a guarded container is there.
+    pub(super) fn spare(&self, bystander: &Bystander, members: &Members) -> io::Result<()> {
+        let Bystander { file, pid, pidfd } = bystander;
+        let id = mounts::id_of(file.as_fd())?;
+        let own = mounts::of(*pid)?.into_iter().find(|mount| mount.id == id);
+        let namespace = mounts::namespace_of(*pid)?;
+        if pidfd::has_exited(pidfd)? {
+            return Ok(());
+        }
+        // Whoever becomes a member after this has his mounts looked at by `claim`.
+        let mut book = self.lock();
+        let marked = own.is_some_and(|mount| book.sharers.contains_key(&mount.device));
+        if !marked || members.may_be_in(namespace) {
+            return Ok(());
+        }
+        if book.spared >= MAX_SPARED {
+            self.begin_anew(&mut book)?;
+        }
+        self.group.spare_mount(file.as_fd())?;
+        book.spared += 1;
+        Ok(())
+    }
+
+    /// A container ended that shared these.
+    pub(super) fn release(&self, devices: &[Device]) {
+        let mut book = self.lock();
+        for device in devices {
+            let Some(sharers) = book.sharers.get_mut(device) else {
+                continue;
+            };
+            *sharers -= 1;
+            if *sharers == 0 {
+                book.sharers.remove(device);
+                self.unmark(*device)
+                    .unwrap_or_else(|error| told("unmark", &error));
+            }
+        }
+        if book.sharers.is_empty() {
+            let unmarked = self.group.unmark_all_superblocks();
+            let heeded = self.heed_all(&mut book);
+            unmarked.and(heeded).unwrap_or_else(|error| told("flush", &error));
+        }
+    }
+
+    /// Takes the mark off a superblock, by a mount of the host: the container's are gone. Without
+    /// any it stays until the last container has ended, and costs the host what bystanders cost.
+    fn unmark(&self, device: Device) -> io::Result<()> {
+        on_host(device, |on| {
+            self.group.unmark_superblock(on).map(ControlFlow::Break)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn told(what: &str, error: &io::Error) {
+    tracing::error!(%error, what, "marks of the node's group were left behind");
+}
+
+/// The mounts of a container, read by its init's pid, which still was init's after.
+fn mounts_of(session: &Session) -> io::Result<Vec<Mount>> {
+    let seen = mounts::of(session.init_pid);
+    if pidfd::has_exited(&session.init)? {
+        return Err(rustix::io::Errno::SRCH.into());
+    }
+    seen
+}
+
+/// Gives `each` a descriptor on every mount of a superblock in our namespace, and in that of the
+/// machine's init, which may be another, until it breaks off. None is kept: it would keep the mount
+/// busy.
+fn on_host(device: Device, each: impl Fn(BorrowedFd<'_>) -> io::Result<ControlFlow<()>>) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = |path: &str| rustix::fs::open(path, flags, Mode::empty());
+    let own = mounts::own()?;
+    let mut of_init = mounts::of(1)?;
+    of_init.retain(|mount| !own.contains(mount));
+    for (root, mounts) in [(root("/"), own), (root("/proc/1/root"), of_init)] {
+        // We may not be allowed to look into the init; then its mounts wait for their first opener.
+        let Ok(root) = root else { continue };
+        for mount in mounts.iter().filter(|mount| mount.device == device) {
+            let Some(on) = mounts::reach(root.as_fd(), mount) else {
+                continue;
+            };
+            if each(on.as_fd())?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
