@@ -28,6 +28,8 @@ enum Suite {
     Unit,
     /// Real containers under a private containerd
     E2e,
+    /// Attacks from within such containers
+    Attacks,
 }
 
 impl Args {
@@ -46,7 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for suite in suites {
         let result = match suite {
             Suite::Unit => unit(&args.args, &mut sum),
-            Suite::E2e => e2e(&args.args, &mut sum),
+            Suite::E2e => privileged("e2e", &args.args, &mut sum),
+            Suite::Attacks => privileged("attacks", &args.args, &mut sum),
         };
         interrupt::yield_to_cleanup();
         if let Err(error) = result {
@@ -76,9 +79,10 @@ fn unit(args: &[String], sum: &mut Sum) -> Result<()> {
     Ok(())
 }
 
-fn e2e(args: &[String], sum: &mut Sum) -> Result<()> {
+/// A target of `lazaret-tests` that runs containers.
+fn privileged(target: &str, args: &[String], sum: &mut Sum) -> Result<()> {
     let binaries = Binaries::build()?;
-    let tests = ui::step("building the end-to-end tests", build_e2e)?;
+    let tests = ui::step(&format!("building the tests {target}"), || build(target))?;
     let mut command = elevate::as_root(&tests, &binaries)?;
     if std::io::stdout().is_terminal() {
         command.arg("--color=always");
@@ -86,14 +90,14 @@ fn e2e(args: &[String], sum: &mut Sum) -> Result<()> {
     sum.add(command.args(args))
 }
 
-fn build_e2e() -> Result<PathBuf> {
+fn build(target: &str) -> Result<PathBuf> {
     let output = cargo()
         .args([
             "test",
             "-p",
             "lazaret-tests",
             "--test",
-            "e2e",
+            target,
             "--no-run",
             "--quiet",
         ])
@@ -103,12 +107,12 @@ fn build_e2e() -> Result<PathBuf> {
         .context("starting cargo")?;
     let messages = Message::parse_stream(output.stdout.as_slice()).flatten();
     let found = messages.filter_map(|message| match message {
-        Message::CompilerArtifact(artifact) if artifact.target.name == "e2e" => artifact.executable,
+        Message::CompilerArtifact(artifact) if artifact.target.name == target => artifact.executable,
         _ => None,
     });
     Ok(found
         .last()
-        .context("cargo built no end-to-end tests")?
+        .with_context(|| format!("cargo built no tests {target}"))?
         .into_std_path_buf())
 }
 

@@ -2,6 +2,7 @@
 //! rate, waits measured one by one, thousands of openers at once, files that change under
 //! whoever opens them. Prints one line of JSON.
 
+mod attack;
 mod burst;
 mod cost;
 mod deep;
@@ -41,6 +42,7 @@ fn main() -> Result<ExitCode> {
         ["zip", file, levels] => nest::zip(Path::new(file), number(levels)?)?,
         ["flavour"] => return Ok(flip::flavour()),
         ["deep", length, script] => return deep::run(number(length)?, script),
+        ["attack", words @ ..] => return attack::run(words),
         _ => bail!("usage: {USAGE}"),
     };
     println!("{output}");
