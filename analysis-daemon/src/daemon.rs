@@ -16,6 +16,7 @@ use crate::budget;
 use crate::counters::Counters;
 use crate::drift::Drift;
 use crate::engine::Input;
+use crate::graces::Graces;
 use crate::incidents::IncidentLog;
 use crate::judge::{self, Judge};
 use crate::liveness::Pulse;
@@ -165,7 +166,9 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         threads + scan::MAX_RUNNING + 1,
     )?);
     let mut pulses = Vec::new();
-    let seals = start_seals(config, nofile, &signatures, &workers, &mut pulses)?;
+    let graces = Graces::start(seals::graces(nofile), Arc::clone(&incidents))?;
+    let seals = start_seals(config, nofile, graces, &mut pulses)?;
+    lift_on_changes(&seals, &signatures, &workers);
     let means = judge::Means {
         signatures: Arc::clone(&signatures),
         workers: Arc::clone(&workers),
@@ -238,12 +241,10 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     }))
 }
 
-/// Whenever something else judges, nothing is clean any more.
 fn start_seals(
     config: &Config,
     nofile: u64,
-    signatures: &Signatures,
-    workers: &Workers,
+    graces: Arc<Graces>,
     pulses: &mut Vec<Arc<Pulse>>,
 ) -> Result<Arc<Seals>> {
     let capacity = if config.guard.seals {
@@ -251,12 +252,15 @@ fn start_seals(
     } else {
         0
     };
-    let seals = Seals::start(capacity, pulses).context("cannot watch over leases")?;
+    Seals::start(capacity, graces, pulses).context("cannot watch over leases")
+}
+
+/// Whenever something else judges, nothing is clean any more.
+fn lift_on_changes(seals: &Arc<Seals>, signatures: &Signatures, workers: &Workers) {
     for changes in [&signatures.changes, &workers.changes] {
-        let seals = Arc::clone(&seals);
+        let seals = Arc::clone(seals);
         changes.follow(move || seals.clear());
     }
-    Ok(seals)
 }
 
 fn start_writes(

@@ -179,7 +179,9 @@ impl Judge {
         let hold = || self.seals.hold(file, &origin, opening.access());
         let held = match (!spared).then(hold).transpose() {
             // Nor can what has no name be held: somebody may have it mapped for writing.
-            Err(NotHeld::Written | NotHeld::Nameless) if opening.access() == Access::Exec => {
+            Err(NotHeld::Written | NotHeld::Nameless | NotHeld::Crowded)
+                if opening.access() == Access::Exec =>
+            {
                 return Some(Examined::changing());
             }
             held => held.ok().flatten(),

@@ -14,6 +14,7 @@ mod drift;
 mod durable;
 mod engine;
 mod evidence;
+mod graces;
 mod handover;
 mod incidents;
 mod judge;

@@ -5,13 +5,14 @@
 //! mark alone notices neither asynchronous writes nor stores through a shared mapping. The lease
 //! lies on the inode that holds the content, which for a file in the upper layer is not the one
 //! that the container opens. The order is: lease, find out what the file is, judge, mark, look
-//! whether the lease is whole. When it is broken: unmark, and only then give it back.
+//! whether the lease is whole. When it is broken: unmark, and only then give it back, after the
+//! grace period of what may be about to run (`graces.rs`).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use lazaret_sys::fanotify::Unasked;
 use lazaret_sys::lease::{Breaks, Broken, Lease, Listener};
 use lazaret_types::Access;
 
+use crate::graces::Graces;
 use crate::liveness::Pulse;
 use crate::origin::{Copied, Identity, Inode, Origin, reopen};
 use crate::runs::InodeNumber;
@@ -26,10 +28,6 @@ use crate::session::{Opening, Session};
 
 /// Descriptors that one seal holds, at most.
 const FDS_EACH: u64 = 2;
-
-/// For so long after an answer nobody may write to what is about to run: the kernel forbids it
-/// only once the opener has woken up and gone on.
-const GRACE: Duration = Duration::from_millis(50);
 
 /// How often a lease is asked for when a file is about to run that somebody has open for
 /// writing: a child that is just being forked may have it for a moment.
@@ -44,14 +42,19 @@ pub(crate) fn capacity(nofile: u64) -> usize {
     usize::try_from(nofile * 40 / 100 / FDS_EACH).unwrap_or(usize::MAX)
 }
 
+/// How many of its leases may be kept for who is about to run something: at most 10 %. All that
+/// is sealed may come on top when it is lifted at once; then nothing more is sealed.
+pub(crate) fn graces(nofile: u64) -> usize {
+    usize::try_from(nofile * 10 / 100 / FDS_EACH).unwrap_or(usize::MAX)
+}
+
 /// All seals of the node.
 #[derive(Debug)]
 pub(crate) struct Seals {
     listener: Listener,
     capacity: usize,
     book: Mutex<Book>,
-    /// Something is to leave.
-    leaving: Condvar,
+    graces: Arc<Graces>,
 }
 
 /// Why a change of a file would go unnoticed.
@@ -63,6 +66,8 @@ pub(crate) enum NotHeld {
     Nameless,
     /// There are no leases on its file system.
     OutOfReach,
+    /// Too many leases are kept for others who are about to run something.
+    Crowded,
 }
 
 /// A file whose change would not go unnoticed from now on.
@@ -93,15 +98,6 @@ struct Book {
     seals: HashMap<RawFd, Seal>,
     containers: HashMap<usize, Of>,
     next_age: u64,
-    /// Held for who is about to run it, and then given back; earliest first.
-    leaving: VecDeque<Leaving>,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    at: Instant,
-    container: usize,
-    _held: Held,
 }
 
 /// What one container has.
@@ -117,7 +113,11 @@ impl Seals {
     ///
     /// # Errors
     /// When the kernel gives no thread or no signalfd.
-    pub(crate) fn start(capacity: usize, pulses: &mut Vec<Arc<Pulse>>) -> io::Result<Arc<Self>> {
+    pub(crate) fn start(
+        capacity: usize,
+        graces: Arc<Graces>,
+        pulses: &mut Vec<Arc<Pulse>>,
+    ) -> io::Result<Arc<Self>> {
         let pulse = Arc::new(Pulse::default());
         pulses.push(Arc::clone(&pulse));
         let (ready, started) = mpsc::sync_channel(1);
@@ -130,19 +130,14 @@ impl Seals {
                 listener: breaks.listener(),
                 capacity,
                 book: Mutex::default(),
-                leaving: Condvar::new(),
+                graces,
             });
             // Fails only when nobody waits for the seals any more.
             if ready.send(Ok(Arc::clone(&seals))).is_ok() {
                 seals.give_back(&breaks, &pulse);
             }
         })?;
-        let seals: Arc<Self> = started.recv().map_err(io::Error::other)??;
-        let graces = Arc::clone(&seals);
-        thread::Builder::new()
-            .name("graces".into())
-            .spawn(move || graces.keep_graces())?;
-        Ok(seals)
+        started.recv().map_err(io::Error::other)?
     }
 
     /// Makes sure that a change of an open file will be noticed.
@@ -155,7 +150,11 @@ impl Seals {
         origin: &Origin,
         access: Access,
     ) -> Result<Held, NotHeld> {
-        let tries = if access == Access::Exec { TRIES } else { 0 };
+        let runs = access == Access::Exec;
+        if runs && !self.graces.has_room() {
+            return Err(NotHeld::Crowded);
+        }
+        let tries = if runs { TRIES } else { 0 };
         let mut held = self.try_hold(file, origin);
         for again in 0..tries {
             if !matches!(held, Err(NotHeld::Written)) {
@@ -209,7 +208,7 @@ impl Seals {
         let file = opening.event.file.as_fd();
         let stat = rustix::fs::fstat(file)
             .ok()
-            .filter(|_| self.capacity > 0 && held.whole);
+            .filter(|_| self.capacity > 0 && held.whole && self.graces.has_room());
         let Some(stat) = stat else {
             return self.release(opening, held);
         };
@@ -243,48 +242,19 @@ impl Seals {
     /// Lets writers at a file again that is not to be sealed, after who asked was answered.
     pub(crate) fn release(&self, opening: &Opening, held: Held) {
         if opening.access() == Access::Exec {
-            self.keep(key(opening.session()), held);
+            self.graces.keep(opening.session(), held);
         }
     }
 
-    /// Gives back, in time, what was held for who is about to run it.
-    fn keep_graces(&self) {
-        let mut book = self.lock();
-        loop {
-            let now = Instant::now();
-            let due = book.leaving.iter().take_while(|one| one.at <= now).count();
-            let gone: Vec<_> = book.leaving.drain(..due).collect();
-            if !gone.is_empty() {
-                drop(book);
-                drop(gone);
-                book = self.lock();
-                continue;
-            }
-            let next = book.leaving.front().map(|one| one.at - now);
-            book = match next {
-                Some(left) => self
-                    .leaving
-                    .wait_timeout(book, left)
-                    .map(|(book, _)| book)
-                    .unwrap_or_else(|poisoned| poisoned.into_inner().0),
-                None => self.leaving.wait(book).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-    }
-
-    /// Lifts all seals of a container.
+    /// Lifts all seals of a container that is over.
     pub(crate) fn forget(&self, session: &Arc<Session>) {
         let mut book = self.lock();
         let lifted = book.take_container(session);
         lift_all(session, &lifted);
-        let container = key(session);
-        let (left, others) = std::mem::take(&mut book.leaving)
-            .into_iter()
-            .partition(|one: &Leaving| one.container == container);
-        book.leaving = others;
         // Closing a file that was deleted can take the disk a while.
         drop(book);
-        drop::<(_, VecDeque<Leaving>)>((lifted, left));
+        drop(lifted);
+        self.graces.forget(session);
     }
 
     /// Lifts all seals: what was clean may not be so by new signatures.
@@ -302,7 +272,7 @@ impl Seals {
             lifted.extend(seals);
         }
         drop(book);
-        drop(lifted);
+        lifted.into_iter().for_each(|seal| self.leave(seal));
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
@@ -357,18 +327,8 @@ impl Seals {
     /// Gives a lifted seal's lease back, when nobody can be about to run the file any more.
     fn leave(&self, seal: Seal) {
         if seal.can_run {
-            self.keep(key(&seal.session), seal.held);
+            self.graces.keep(&seal.session, seal.held);
         }
-    }
-
-    fn keep(&self, container: usize, held: Held) {
-        let at = Instant::now() + GRACE;
-        self.lock().leaving.push_back(Leaving {
-            at,
-            container,
-            _held: held,
-        });
-        self.leaving.notify_one();
     }
 }
 

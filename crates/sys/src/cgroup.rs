@@ -52,14 +52,24 @@ pub fn id(folder: &Path) -> io::Result<u64> {
 /// # Errors
 /// As `read(2)` of the topmost; one that vanishes below it is passed over.
 pub fn processes(folder: &Path) -> io::Result<Vec<i32>> {
-    let mut pids: Vec<i32> = fs::read_to_string(folder.join("cgroup.procs"))?
-        .lines()
-        .filter_map(|pid| pid.parse().ok())
-        .collect();
+    listed(folder, "cgroup.procs")
+}
+
+/// The threads in a cgroup and in all below it, as of about now.
+///
+/// # Errors
+/// As [`processes`].
+pub fn threads(folder: &Path) -> io::Result<Vec<i32>> {
+    listed(folder, "cgroup.threads")
+}
+
+fn listed(folder: &Path, list: &str) -> io::Result<Vec<i32>> {
+    let ids = fs::read_to_string(folder.join(list))?;
+    let mut ids: Vec<i32> = ids.lines().filter_map(|id| id.parse().ok()).collect();
     for entry in fs::read_dir(folder)?.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            pids.extend(processes(&entry.path()).unwrap_or_default());
+            ids.extend(listed(&entry.path(), list).unwrap_or_default());
         }
     }
-    Ok(pids)
+    Ok(ids)
 }

@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod pidfd;
 pub mod priority;
 pub mod seqpacket;
+pub mod thread;
 pub mod wait;
 #[cfg(feature = "tokio")]
 pub mod watched;
