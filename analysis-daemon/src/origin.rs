@@ -134,8 +134,14 @@ fn layered(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Result<Orig
         return Ok(Origin::Unknown);
     };
     let layers = &session.container.layers;
-    let upper = layers.upper.as_deref().and_then(|upper| regular(upper, relative));
-    let mut lower = layers.lower.iter().filter_map(|layer| regular(layer, relative));
+    let upper = layers
+        .upper
+        .as_deref()
+        .and_then(|upper| regular_in(upper, relative));
+    let mut lower = layers
+        .lower
+        .iter()
+        .filter_map(|layer| regular_in(layer, relative));
     let Some((own, stat)) = upper else {
         let image = lower.map(|(_, stat)| Inode::from(&stat));
         let mut itself = image.filter(|inode| inode.is(&opened));
@@ -216,7 +222,7 @@ pub(crate) fn path_of(file: BorrowedFd<'_>) -> io::Result<PathBuf> {
 pub(crate) fn host_path(layers: &Layers, path: &Path) -> Option<PathBuf> {
     let relative = path.strip_prefix("/").ok()?;
     for layer in layers.upper.iter().chain(&layers.lower) {
-        match look_up(layer, relative) {
+        match open_layer(layer).and_then(|folder| look_up(folder.as_fd(), relative)) {
             Ok((_, stat)) if is_regular(&stat) => return Some(layer.join(relative)),
             // A whiteout: the layers below do not show.
             Ok(_) => return None,
@@ -226,20 +232,36 @@ pub(crate) fn host_path(layers: &Layers, path: &Path) -> Option<PathBuf> {
     None
 }
 
-fn regular(layer: &Path, relative: &Path) -> Option<(OwnedFd, Statx)> {
-    look_up(layer, relative).ok().filter(|(_, stat)| is_regular(stat))
+/// Whether this lies on an overlay.
+pub(crate) fn is_overlay(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|kind| kind.f_type == OVERLAYFS)
+}
+
+fn regular_in(layer: &Path, relative: &Path) -> Option<(OwnedFd, Statx)> {
+    regular(open_layer(layer).ok()?.as_fd(), relative)
+}
+
+/// A regular file in a folder, as `O_PATH`, on the same mount and by no link.
+pub(crate) fn regular(folder: BorrowedFd<'_>, relative: &Path) -> Option<(OwnedFd, Statx)> {
+    look_up(folder, relative)
+        .ok()
+        .filter(|(_, stat)| is_regular(stat))
 }
 
 fn is_regular(stat: &Statx) -> bool {
     FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
 }
 
-/// Looks a path up in a layer without following any link.
-fn look_up(layer: &Path, relative: &Path) -> io::Result<(OwnedFd, Statx)> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let layer = rustix::fs::open(layer, flags | OFlags::DIRECTORY, Mode::empty())?;
+fn open_layer(layer: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    Ok(rustix::fs::open(layer, flags, Mode::empty())?)
+}
+
+/// Looks a path up in a folder without following any link.
+fn look_up(folder: BorrowedFd<'_>, relative: &Path) -> io::Result<(OwnedFd, Statx)> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let file = rustix::fs::openat2(layer, relative, flags | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+    let file = rustix::fs::openat2(folder, relative, flags, Mode::empty(), resolve)?;
     let stat = statx(file.as_fd())?;
     Ok((file, stat))
 }
@@ -253,9 +275,9 @@ mod tests {
         let layer = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc", layer.path().join("etc")).unwrap();
         fs::write(layer.path().join("file"), "").unwrap();
-        assert!(regular(layer.path(), Path::new("file")).is_some());
-        assert!(regular(layer.path(), Path::new("etc/passwd")).is_none());
-        assert!(regular(layer.path(), Path::new("../../etc/passwd")).is_none());
+        assert!(regular_in(layer.path(), Path::new("file")).is_some());
+        assert!(regular_in(layer.path(), Path::new("etc/passwd")).is_none());
+        assert!(regular_in(layer.path(), Path::new("../../etc/passwd")).is_none());
     }
 
     #[test]

@@ -1,30 +1,41 @@
-//! A bound on how often something is told.
+//! A bound on how often something is done.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use lazaret_types::Severity;
 
-/// Kept ready for a burst.
-const BURST: f64 = 100.0;
-
-/// Regained each second.
-const PER_SECOND: f64 = 20.0;
+/// How many times something is told at once, and how many times it may be told again each second.
+const TOLD: (f64, f64) = (100.0, 20.0);
 
 /// A token bucket.
 #[derive(Debug)]
-pub(crate) struct Rate(Mutex<(f64, Instant)>);
+pub(crate) struct Rate {
+    burst: f64,
+    per_second: f64,
+    tokens: Mutex<(f64, Instant)>,
+}
 
 impl Rate {
+    /// For what is told.
     pub(crate) fn new() -> Self {
-        Self(Mutex::new((BURST, Instant::now())))
+        Self::of(TOLD)
     }
 
-    /// Whether it may be told now.
+    /// For so many in a burst, and so many regained each second.
+    pub(crate) fn of((burst, per_second): (f64, f64)) -> Self {
+        Self {
+            burst,
+            per_second,
+            tokens: Mutex::new((burst, Instant::now())),
+        }
+    }
+
+    /// Whether it may be done now.
     pub(crate) fn admits(&self) -> bool {
-        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bucket = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let (tokens, last) = &mut *bucket;
-        *tokens = (*tokens + last.elapsed().as_secs_f64() * PER_SECOND).min(BURST);
+        *tokens = (*tokens + last.elapsed().as_secs_f64() * self.per_second).min(self.burst);
         *last = Instant::now();
         let admitted = *tokens >= 1.0;
         if admitted {

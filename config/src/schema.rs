@@ -61,8 +61,6 @@ pub struct Guard {
     pub seals: bool,
     /// Whether containers are guarded on the file systems that they share with the host.
     pub shared: bool,
-    /// And on those of them on which layers of containers lie.
-    pub shared_with_layers: bool,
     /// What the daemon raises `fs.fanotify.max_user_groups` to: one group a container.
     pub max_groups: u32,
 }
@@ -214,7 +212,6 @@ impl Default for Guard {
             restart_grace: Duration::from_secs(10),
             seals: true,
             shared: true,
-            shared_with_layers: false,
             max_groups: 16_384,
         }
     }

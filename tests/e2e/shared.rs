@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use lazaret_tests::command::{self, Outcome, Running};
 use lazaret_tests::malware::{EFFECT, Malware};
 use lazaret_tests::node::Node;
-use lazaret_tests::run::Run;
+use lazaret_tests::run::{Run, STOCK};
 use lazaret_tests::{mounts, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,7 +29,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("shared::put_there_by_the_host_denied", put_there_by_host),
     Case::shared("shared::two_policies_on_one_volume", two_policies),
     Case::shared("shared::off_is_told", off),
-    Case::shared("shared::below_layers_is_told", below_layers),
+    Case::alone("shared::layers_are_not_asked_about", layers),
     Case::alone("shared::a_stopped_daemon_does_not_stop_the_host", stopped),
     Case::alone("shared::a_flood_does_not_hold_up_the_host", flood),
     Case::alone("shared::a_service_of_the_host_asks_once", service),
@@ -131,20 +131,52 @@ fn mount_points(container: &Value, key: &str) -> Vec<String> {
     points.map(str::to_owned).collect()
 }
 
-/// Most often the root file system is where the layers are: each open of a layer's file would ask.
-fn below_layers(world: &World) -> Result<()> {
-    let node = world.node()?;
-    let folder = node.scratch().places().disk().join(node.id("below-layers"));
+/// Most often the layers of containers lie where the volumes do. What is sealed is not asked about
+/// all the same, and a container that is not guarded is let go on by the kernel.
+fn layers(world: &World) -> Result<()> {
+    const OPENS: u64 = 1000;
+    let node = world.own_node("")?;
+    let folder = node.scratch().places().disk().join("below-layers");
     fs::create_dir(&folder)?;
     let lent = Lent::start(&node, &folder, &[])?;
     let status = container(&node, &lent.id)?;
-    ensure!(mount_points(&status, "shared") == [VOLUME], "{status}");
-    let reason = status.pointer("/shared/0/reason").and_then(Value::as_str);
     ensure!(
-        reason.is_some_and(|reason| reason.contains("guard.shared_with_layers")),
+        mount_points(&status, "node_guarded").contains(&VOLUME.into()),
         "{status}"
     );
+    let bystander = node.id("bystander");
+    let stock = Run::new(&bystander, IMAGE).runtime(STOCK);
+    node.detach(&stock.args(&["/bin/sleep", "600"]))?;
+    // Of the image, and in the layer of the container.
+    let files = "/bin/busybox /opt/own";
+    let read = |times: u64| {
+        format!(
+            "i=0; while [ $i -lt {times} ]; do for file in {files}; do read -n 1 byte < $file; done; i=$((i + 1)); done"
+        )
+    };
+    let few = format!("cp /bin/busybox /opt/own; {}; sleep 1; {}", read(5), read(5));
+    let asked = |id: &str, counter: &dyn Fn() -> Result<u64>| -> Result<u64> {
+        node.exec(id, &["/bin/sh", "-c", &few])?.ok()?;
+        let before = counter()?;
+        node.exec(id, &["/bin/sh", "-c", &read(OPENS)])?.ok()?;
+        Ok(counter()? - before)
+    };
+    // To start what reads them takes some, too.
+    let within = asked(&lent.id, &|| events_of(&node, &lent.id))?;
+    ensure!(within < OPENS / 5, "asked {within} times about what is sealed");
+    let outside = asked(&bystander, &|| counter(&node, "bystanders"))?;
+    ensure!(
+        outside < OPENS / 5,
+        "asked {outside} times about one that is not guarded"
+    );
+    node.remove(&bystander)?;
     lent.end()
+}
+
+fn events_of(node: &Node, id: &str) -> Result<u64> {
+    let status = container(node, id)?;
+    let events = status.pointer("/events").and_then(Value::as_u64);
+    events.with_context(|| format!("no events in {status}"))
 }
 
 fn dropped_by_container(world: &World) -> Result<()> {
@@ -368,14 +400,17 @@ fn let_off(daemon: Pid, limit: Duration) -> mpsc::Sender<()> {
 
 /// Every process of this machine lives on it.
 fn root_file_system(world: &World) -> Result<()> {
-    let node = world.own_node("[guard]\nshared_with_layers = true")?;
+    let node = world.own_node("")?;
     let folder = node.scratch().places().disk().join("on-root");
     fs::create_dir(&folder)?;
     let daemon = node.daemon()?.pid().context("no daemon")?;
     let _watched = let_off(daemon, 6 * SOON);
     let lent = Lent::start(&node, &folder, &[])?;
     let status = container(&node, &lent.id)?;
-    ensure!(mount_points(&status, "node_guarded") == [VOLUME], "{status}");
+    ensure!(
+        mount_points(&status, "node_guarded").contains(&VOLUME.into()),
+        "{status}"
+    );
     let path = format!("{VOLUME}/sh");
     was_denied(&lent.shell(&format!("{}; {}", drop_file(&path), effect(&path)))?)?;
     denial(&node, &lent.id, &dropped()?.sha256)?;

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use super::bystander::Bystander;
+use super::layers::Layers;
 use super::members::Members;
 use crate::session::Session;
 
@@ -24,9 +25,12 @@ const LOCAL: [&str; 13] = [
     "vfat", "xfs",
 ];
 
+/// How a root folder is opened.
+const ROOT: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// Mounts spared one by one. The kernel forgets those that are unmounted and does not say so:
 /// when so many have been spared, it is begun anew.
-const MAX_SPARED: usize = 4096;
+const MAX_SPARED: usize = 65_536;
 
 /// What becomes of the superblocks that a container shares with the host.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +40,8 @@ pub(crate) struct Coverage {
     pub(crate) unguarded: Vec<(Superblock, String)>,
     /// Of the guarded ones.
     pub(super) devices: Vec<Device>,
+    /// The ids of the container's mounts on them.
+    pub(super) mounts: Vec<u64>,
 }
 
 /// Why a superblock is not guarded.
@@ -43,8 +49,6 @@ pub(crate) struct Coverage {
 enum NotGuarded {
     #[error("what is opened on a file system of this type may depend on others than this kernel")]
     NotLocal,
-    #[error("the layers of containers lie on it; guard.shared_with_layers is off")]
-    Layers,
     #[error("it is no longer mounted there")]
     Gone,
     #[error("another mount hides it")]
@@ -57,7 +61,6 @@ enum NotGuarded {
 #[derive(Debug)]
 pub(super) struct Marks {
     group: Arc<Group>,
-    with_layers: bool,
     book: Mutex<Book>,
 }
 
@@ -119,12 +122,9 @@ impl Coverage {
 }
 
 impl Marks {
-    /// Marks superblocks on which layers of containers lie only when it is to be `with_layers`:
-    /// overlayfs opens a layer's file by a mount that no namespace has, and that open asks, too.
-    pub(super) fn new(group: Arc<Group>, with_layers: bool) -> Self {
+    pub(super) fn new(group: Arc<Group>) -> Self {
         Self {
             group,
-            with_layers,
             book: Mutex::default(),
         }
     }
@@ -146,7 +146,10 @@ impl Marks {
             };
             let device = seen.iter().find(is_it).map(|mount| mount.device);
             let device = device.ok_or(NotGuarded::Gone).and_then(|device| {
-                self.check(session, &superblock.fs_type, device)?;
+                // To open the file of an event could take for ever there.
+                if !LOCAL.contains(&superblock.fs_type.as_str()) {
+                    return Err(NotGuarded::NotLocal);
+                }
                 self.guard(session.root.as_fd(), &seen, device)
             });
             match device {
@@ -157,20 +160,11 @@ impl Marks {
                 Err(why) => coverage.unguarded.push((superblock.clone(), why.to_string())),
             }
         }
+        let on_guarded = seen
+            .iter()
+            .filter(|mount| coverage.devices.contains(&mount.device));
+        coverage.mounts = on_guarded.map(|mount| mount.id).collect();
         coverage
-    }
-
-    /// Whether nobody would suffer from a mark.
-    fn check(&self, session: &Session, fs_type: &str, device: Device) -> Result<(), NotGuarded> {
-        if !LOCAL.contains(&fs_type) {
-            return Err(NotGuarded::NotLocal);
-        }
-        let layers = &session.container.layers;
-        let mut layers = layers.upper.iter().chain(&layers.lower);
-        if !self.with_layers && layers.any(|layer| mounts::device_of(layer).is_ok_and(|it| it == device)) {
-            return Err(NotGuarded::Layers);
-        }
-        Ok(())
     }
 
     fn guard(&self, root: BorrowedFd<'_>, seen: &[Mount], device: Device) -> Result<Device, NotGuarded> {
@@ -225,26 +219,43 @@ impl Marks {
         on_host(device, |on| self.group.spare_mount(on).map(ControlFlow::Continue))
     }
 
-    /// Spares the mount that a bystander came by: if it is in the bystander's own namespace, and no
-    /// process of a guarded container is there.
-    pub(super) fn spare(&self, bystander: &Bystander, members: &Members) -> io::Result<()> {
+    /// Spares the mount that a bystander came by: if it is in the bystander's own namespace, or of a
+    /// layer of an overlay there, and no process of a guarded container is in that namespace.
+    pub(super) fn spare(&self, bystander: &Bystander, members: &Members, layers: &Layers) -> io::Result<()> {
         let Bystander { file, pid, pidfd } = bystander;
-        let id = mounts::id_of(file.as_fd())?;
-        let own = mounts::of(*pid)?.into_iter().find(|mount| mount.id == id);
+        let seen = mounts::of(*pid)?;
+        let root = rustix::fs::open(format!("/proc/{pid}/root"), ROOT, Mode::empty())?;
         let namespace = mounts::namespace_of(*pid)?;
-        if pidfd::has_exited(pidfd)? {
+        if pidfd::has_exited(pidfd)? || members.may_be_in(namespace) {
             return Ok(());
         }
-        // Whoever becomes a member after this has his mounts looked at by `claim`.
+        let id = mounts::id_of(file.as_fd())?;
+        let is_own = seen.iter().any(|mount| mount.id == id);
+        if !is_own && !is_of_overlay(&seen, root.as_fd(), file.as_fd(), layers) {
+            return Ok(());
+        }
+        // Whoever becomes a member after this has his mounts looked at by `claim`. Nobody can
+        // become one in between: an overlay's mount of a layer leads to nothing but the layer.
+        self.spare_one(file.as_fd(), || !is_own || !members.may_be_in(namespace))
+    }
+
+    /// Spares the mount by which overlayfs opened a layer of a container's root file system.
+    pub(super) fn spare_layer(&self, file: &OwnedFd, session: &Session, layers: &Layers) -> io::Result<()> {
+        if layers.is_of(session.root.as_fd(), file.as_fd())? {
+            self.spare_one(file.as_fd(), || true)?;
+        }
+        Ok(())
+    }
+
+    fn spare_one(&self, file: BorrowedFd<'_>, still: impl FnOnce() -> bool) -> io::Result<()> {
         let mut book = self.lock();
-        let marked = own.is_some_and(|mount| book.sharers.contains_key(&mount.device));
-        if !marked || members.may_be_in(namespace) {
+        if book.sharers.is_empty() || !still() {
             return Ok(());
         }
         if book.spared >= MAX_SPARED {
             self.begin_anew(&mut book)?;
         }
-        self.group.spare_mount(file.as_fd())?;
+        self.group.spare_mount(file)?;
         book.spared += 1;
         Ok(())
     }
@@ -283,6 +294,15 @@ impl Marks {
     }
 }
 
+/// Whether a file was opened as part of one of these overlays.
+fn is_of_overlay(seen: &[Mount], root: BorrowedFd<'_>, file: BorrowedFd<'_>, layers: &Layers) -> bool {
+    /// A host has those of all its containers; theirs are told by their own processes.
+    const MAX: usize = 8;
+    let overlays = seen.iter().filter(|mount| mount.fs_type == "overlay");
+    let mut roots = overlays.filter_map(|mount| mounts::reach(root, mount)).take(MAX);
+    roots.any(|root| layers.is_of(root.as_fd(), file).unwrap_or(false))
+}
+
 fn told(what: &str, error: &io::Error) {
     tracing::error!(%error, what, "marks of the node's group were left behind");
 }
@@ -300,8 +320,7 @@ fn mounts_of(session: &Session) -> io::Result<Vec<Mount>> {
 /// machine's init, which may be another, until it breaks off. None is kept: it would keep the mount
 /// busy.
 fn on_host(device: Device, each: impl Fn(BorrowedFd<'_>) -> io::Result<ControlFlow<()>>) -> io::Result<()> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = |path: &str| rustix::fs::open(path, flags, Mode::empty());
+    let root = |path: &str| rustix::fs::open(path, ROOT, Mode::empty());
     let own = mounts::own()?;
     let mut of_init = mounts::of(1)?;
     of_init.retain(|mount| !own.contains(mount));

@@ -12,6 +12,7 @@
 
 mod backlog;
 mod bystander;
+mod layers;
 mod marks;
 mod members;
 mod reader;
@@ -58,7 +59,7 @@ impl SharedGuard {
         }
         let group = Arc::new(Group::new()?);
         let members = Arc::new(Members::default());
-        let marks = Arc::new(Marks::new(Arc::clone(&group), config.shared_with_layers));
+        let marks = Arc::new(Marks::new(Arc::clone(&group)));
         let bystanders = Bystanders::start(Arc::clone(&members), Arc::clone(&marks))?;
         let pulse = Arc::new(Pulse::default());
         pulses.push(Arc::clone(&pulse));

@@ -13,6 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use lazaret_sys::fanotify::{EVENT_SIZE, Event, Group, Response};
+use lazaret_sys::mounts;
 use lazaret_types::{Action, Severity};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
@@ -187,7 +188,12 @@ impl Reader {
         }
         match self.members.opener(&event) {
             Opener::Of(_) if is_empty(&event) => self.desk.answer(&event, Response::Allow),
-            Opener::Of(session) => self.enter(session, event),
+            Opener::Of(session) => {
+                if is_by_other_mount(&event, &session) {
+                    self.bystanders.notice_layer(&event, &session);
+                }
+                self.enter(session, event);
+            }
             Opener::Bystander => {
                 self.desk.answer(&event, Response::Allow);
                 self.desk.means.counters.bystanders.one();
@@ -266,6 +272,13 @@ impl Desk {
             ..Draft::new("Unjudged file", Severity::Warning, Action::Deny, output)
         });
     }
+}
+
+/// Whether an opener came by none of the mounts that its container began with.
+fn is_by_other_mount(event: &Event, session: &Session) -> bool {
+    let coverage = session.coverage.get();
+    let by = mounts::id_of(event.file.as_fd());
+    coverage.is_some_and(|coverage| by.is_ok_and(|by| !coverage.mounts.contains(&by)))
 }
 
 fn key(session: &Arc<Session>) -> usize {

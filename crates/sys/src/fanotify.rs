@@ -301,6 +301,60 @@ impl AsFd for Writes {
     }
 }
 
+/// Tells by which mounts a thread of ours opens something.
+#[derive(Debug)]
+pub struct OwnOpens(OwnedFd);
+
+impl OwnOpens {
+    /// # Errors
+    /// As [`Group::new`].
+    pub fn new() -> io::Result<Self> {
+        let flags = fan::FAN_CLASS_NOTIF | fan::FAN_NONBLOCK | fan::FAN_CLOEXEC | fan::FAN_REPORT_TID;
+        make(flags).map(Self)
+    }
+
+    /// Lets this thread open something, and returns each descriptor of the inode of `file` by a
+    /// mount by which the thread opened it then: on overlayfs, what is below of what it opened.
+    ///
+    /// # Errors
+    /// Those of `open`, and as `fanotify_mark(2)` and `read(2)`.
+    pub fn during<T>(
+        &self,
+        file: BorrowedFd<'_>,
+        open: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let path = crate::fd_path(file);
+        let mark =
+            |flags, mask| fan::fanotify_mark(self.0.as_raw_fd(), flags, mask, libc::AT_FDCWD, path.as_path());
+        mark(fan::FAN_MARK_ADD, fan::FAN_OPEN)?;
+        let opened = open();
+        let files = self.read();
+        mark(fan::FAN_MARK_FLUSH, 0)?;
+        opened?;
+        files
+    }
+
+    /// What this thread has opened; what others have is passed over.
+    fn read(&self) -> io::Result<Vec<OwnedFd>> {
+        let own = rustix::thread::gettid().as_raw_nonzero().get();
+        let mut buffer = [0; 16 * METADATA];
+        let mut files = Vec::new();
+        loop {
+            let length = match rustix::io::read(&self.0, &mut buffer) {
+                Err(rustix::io::Errno::AGAIN) => return Ok(files),
+                Err(rustix::io::Errno::INTR) => continue,
+                read => read?,
+            };
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some((record, after)) = split_record(rest) {
+                let event = parse(record)?.filter(|event| event.pid == own);
+                files.extend(event.map(|event| event.file));
+                rest = after;
+            }
+        }
+    }
+}
+
 fn make(flags: u32) -> io::Result<OwnedFd> {
     let event_flags = libc::O_RDONLY | libc::O_LARGEFILE | libc::O_CLOEXEC | libc::O_NONBLOCK;
     let fd = fan::fanotify_init(flags, event_flags.cast_unsigned())?;
