@@ -1,7 +1,7 @@
 //! From an opener to an answer: digest, engines, policy, incident.
 
 use std::num::NonZeroUsize;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::drift::{Drift, Opinion};
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
-use crate::origin::{self, Copied, Inode, Origin};
+use crate::origin::{self, Copied, Identity, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
@@ -71,8 +71,9 @@ pub(crate) struct Judge {
     workers: Arc<Workers>,
     /// By content, for one signature set.
     cache: Mutex<Cache>,
-    /// Digests of files of images, which only the host could change.
-    images: Mutex<LruCache<Inode, Sha256>>,
+    /// Digests of files that have not changed since: of images, which only the host could change,
+    /// and of what nobody was writing to.
+    digests: Mutex<LruCache<Inode, Sha256>>,
     seals: Arc<Seals>,
     drift: Drift,
     max_size: u64,
@@ -135,7 +136,7 @@ impl Judge {
                 set: String::new(),
                 verdicts: LruCache::new(entries),
             }),
-            images: Mutex::new(LruCache::new(entries)),
+            digests: Mutex::new(LruCache::new(entries)),
             seals,
             drift,
             max_size: config.max_file_size.as_u64(),
@@ -188,7 +189,8 @@ impl Judge {
         };
         let deadline = opening.read_at + self.timeout;
         let image = held.as_ref().and_then(|held| held.image);
-        let outcome = self.judge_as(Input::File(file), image, deadline);
+        let inode = image.or_else(|| self.settled(file, &origin, held.as_ref()));
+        let outcome = self.judge_as(Input::File(file), inode, deadline);
         // Whoever wants to write waits for the lease; but what is about to run is not what he
         // means it to be.
         match &held {
@@ -201,6 +203,28 @@ impl Judge {
                 held,
             }),
         }
+    }
+
+    /// The inode of a file without layers, if its digest is known by it or can be from now on:
+    /// when nobody can write to it at this moment, whoever does so later changes its change time,
+    /// by a store through a mapping too (`file_update_time()`, mm/memory.c: a mapping that is
+    /// made later has to dirty its pages first).
+    fn settled(&self, file: BorrowedFd<'_>, origin: &Origin, held: Option<&Held>) -> Option<Inode> {
+        if !matches!(origin, Origin::Plain) {
+            return None;
+        }
+        let unwritten = || held.is_some() || self.seals.nobody_writes(file);
+        let before = Inode::of(file).ok()?;
+        if self.known(before).is_some() {
+            return Some(before);
+        }
+        // Looked at again after it was sure that nobody writes.
+        (before.is_settled() && unwritten() && Inode::of(file).ok()? == before).then_some(before)
+    }
+
+    fn known(&self, inode: Inode) -> Option<Sha256> {
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.get(&inode).copied()
     }
 
     /// Whether a file that was copied up still has the content that it has in the image.
@@ -228,24 +252,24 @@ impl Judge {
         self.judge_as(input, None, deadline)
     }
 
-    /// The same for what may be a file of an image, as it is there.
-    fn judge_as(&self, input: Input<'_>, image: Option<Inode>, deadline: Instant) -> Outcome {
+    /// The same for a file whose digest may be known by its inode.
+    fn judge_as(&self, input: Input<'_>, inode: Option<Inode>, deadline: Instant) -> Outcome {
         let limits = Limits {
             size: self.max_size,
             deadline,
         };
         for _ in 0..TRIES {
-            match self.verdict(input, image, limits) {
+            match self.verdict(input, inode, limits) {
                 Ok(judged) => return judged,
-                Err(Failure::Changed) => self.forget_image(image),
+                Err(Failure::Changed) => self.forget(inode),
                 Err(failure) => return Outcome::Unjudged(unjudged(failure)),
             }
         }
         Outcome::Unjudged(UnjudgedReason::Changing)
     }
 
-    fn verdict(&self, input: Input<'_>, image: Option<Inode>, limits: Limits) -> Result<Outcome, Failure> {
-        let digest = self.digest(input, image, limits)?;
+    fn verdict(&self, input: Input<'_>, inode: Option<Inode>, limits: Limits) -> Result<Outcome, Failure> {
+        let digest = self.digest(input, inode, limits)?;
         let mut set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
         if self.allow.allows(&digest) {
@@ -271,23 +295,26 @@ impl Judge {
         Ok(Outcome::Judged { digest, verdict, set })
     }
 
-    /// The identity of a content. An image's file is read once for all its containers.
-    fn digest(&self, input: Input<'_>, image: Option<Inode>, limits: Limits) -> Result<Sha256, Failure> {
-        let images = || self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = image.and_then(|image| images().get(&image).copied()) {
+    /// The identity of a content. An image's file is read once for all its containers, any other
+    /// once until it changes.
+    fn digest(&self, input: Input<'_>, inode: Option<Inode>, limits: Limits) -> Result<Sha256, Failure> {
+        if let Some(known) = inode.and_then(|inode| self.known(inode)) {
             return Ok(known);
         }
         let digest = engine::digest(input, limits)?;
-        if let Some(image) = image {
-            images().put(image, digest);
+        if let (Some(inode), Input::File(file)) = (inode, input)
+            && Identity::of(file).is_ok_and(|now| inode.is(&now))
+        {
+            let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+            digests.put(inode, digest);
         }
         Ok(digest)
     }
 
-    fn forget_image(&self, image: Option<Inode>) {
-        if let Some(image) = image {
-            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-            images.pop(&image);
+    fn forget(&self, inode: Option<Inode>) {
+        if let Some(inode) = inode {
+            let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+            digests.pop(&inode);
         }
     }
 

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lazaret_sys::{fd_path, handle, mounts};
 use lazaret_types::Layers;
@@ -49,15 +50,34 @@ pub(crate) struct Copied {
     pub(crate) inode: Inode,
 }
 
-/// An inode with one content, among all that ever were on this machine. That holds for a file
-/// whose change time nobody can set back, as with what only the host writes.
+/// An inode with one content, among all that ever were on this machine: nobody can set a change
+/// time back but who sets the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Inode {
     device: (u32, u32),
     identity: Identity,
 }
 
+/// For so long two changes may have the same time: two seconds on FAT, one where an inode has no
+/// room for more, a tick of the clock elsewhere.
+const COARSEST: Duration = Duration::from_secs(3);
+
 impl Inode {
+    /// # Errors
+    /// As `statx(2)`.
+    pub(crate) fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
+        Ok(Self::from(&statx(file)?))
+    }
+
+    /// Whether another change from now on would give it another change time.
+    pub(crate) fn is_settled(&self) -> bool {
+        let (seconds, nanoseconds) = self.identity.changed;
+        let since_epoch = u64::try_from(seconds).map(|seconds| Duration::new(seconds, nanoseconds));
+        let changed = since_epoch.ok().and_then(|since| UNIX_EPOCH.checked_add(since));
+        let age = changed.and_then(|changed| SystemTime::now().duration_since(changed).ok());
+        age.is_some_and(|age| age > COARSEST)
+    }
+
     fn from(stat: &Statx) -> Self {
         Self {
             device: (stat.stx_dev_major, stat.stx_dev_minor),

@@ -166,6 +166,15 @@ impl Seals {
         held
     }
 
+    /// Whether nobody has a file open for writing, or mapped so, at this moment.
+    pub(crate) fn nobody_writes(&self, file: BorrowedFd<'_>) -> bool {
+        let lease = file
+            .try_clone_to_owned()
+            .and_then(|file| Lease::take(file, self.listener));
+        // Given back at once: who wants to write does not wait for us.
+        lease.is_ok()
+    }
+
     fn try_hold(&self, file: BorrowedFd<'_>, origin: &Origin) -> Result<Held, NotHeld> {
         let own = || file.try_clone_to_owned();
         let out_of_reach = |_: io::Error| NotHeld::OutOfReach;

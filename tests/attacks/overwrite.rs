@@ -47,10 +47,40 @@ pub(crate) const CASES: &[Case] = &[
         copied_up(arena, "append+mmap")
     }),
     Case::new("overwrite::mapping_from_before", mapped_before),
+    Case::new("overwrite::volume_write", |arena| known(arena, "write")),
+    Case::new("overwrite::volume_store_through_a_mapping", |arena| {
+        known(arena, "mmap")
+    }),
+    Case::new("overwrite::volume_libaio", |arena| known(arena, "aio")),
+    Case::new("overwrite::volume_io_uring", |arena| known(arena, "io_uring")).unless(io_uring_is_off),
+    Case::new("overwrite::volume_copy_file_range", |arena| {
+        known(arena, "copy_file_range")
+    }),
+    Case::new("overwrite::volume_punched_hole", |arena| known(arena, "punch")),
+    Case::new("overwrite::volume_through_a_hard_link", |arena| {
+        known(arena, "hardlink")
+    }),
+    Case::new("overwrite::volume_mapping_from_before", |arena| {
+        in_places(arena, "settled+kept-mapping", &[VOLUME], Before::Held)
+    }),
 ];
 
 /// In the upper layer, in memory, and in the image.
 const PLACES: [&str; 3] = ["/opt/file", "/tmp/file", VICTIM];
+
+/// On a file system of the host.
+const VOLUME: &str = "/signals/file";
+
+/// What becomes of the file before it is overwritten.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    /// It runs, and then is not asked about.
+    Sealed,
+    /// It runs, and its digest is known by its inode.
+    Known,
+    /// It does not run.
+    Held,
+}
 
 fn io_uring_is_off() -> Option<&'static str> {
     let setting = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
@@ -60,42 +90,49 @@ fn io_uring_is_off() -> Option<&'static str> {
 }
 
 fn sealed(arena: &Arena, how: &str) -> Result<()> {
-    in_places(arena, how, &PLACES, true)
+    in_places(arena, how, &PLACES, Before::Sealed)
 }
 
 /// It is the container's own by the time it is judged; of the image it has the content.
 fn copied_up(arena: &Arena, how: &str) -> Result<()> {
-    in_places(arena, how, &[VICTIM], true)
+    in_places(arena, how, &[VICTIM], Before::Sealed)
 }
 
 /// It can be stored to at any time, so it is never sealed, nor run.
 fn mapped_before(arena: &Arena) -> Result<()> {
-    in_places(arena, "kept-mapping", &PLACES, false)
+    in_places(arena, "kept-mapping", &PLACES, Before::Held)
 }
 
-fn in_places(arena: &Arena, how: &str, places: &[&str], seals: bool) -> Result<()> {
+/// A file of a volume is never sealed.
+fn known(arena: &Arena, how: &str) -> Result<()> {
+    in_places(arena, &format!("settled+{how}"), &[VOLUME], Before::Known)
+}
+
+fn in_places(arena: &Arena, how: &str, places: &[&str], before: Before) -> Result<()> {
     let node = arena.node()?;
     let foothold = Foothold::gain(&node, "overwrite")?;
     for file in places {
-        overwritten(&foothold, how, file, seals).with_context(|| (*file).to_owned())?;
+        overwritten(&foothold, how, file, before).with_context(|| (*file).to_owned())?;
     }
     foothold.leave()
 }
 
-fn overwritten(foothold: &Foothold<'_>, how: &str, file: &str, seals: bool) -> Result<()> {
+fn overwritten(foothold: &Foothold<'_>, how: &str, file: &str, before: Before) -> Result<()> {
     let sealed = foothold.sealed()?;
     let attack = foothold.begin(&["overwrite", how, file, SIGNALS])?;
     foothold.wait_ready()?;
-    if seals {
+    if before == Before::Sealed {
         foothold.wait_sealed(sealed)?;
     }
     let outcome = foothold.go(attack)?;
     let runs: Runs = told(&outcome)?;
-    if seals {
-        runs.before.was_good().context("before")?;
-    } else {
+    if before == Before::Held {
         runs.before.was_held().context("before")?;
         ensure!(runs.before.good == 0, "it ran: {runs:?}");
+    } else {
+        runs.before.was_good().context("before")?;
+    }
+    if before != Before::Sealed {
         ensure!(foothold.sealed()? <= sealed, "it was sealed");
     }
     runs.after.was_held().context("after")?;

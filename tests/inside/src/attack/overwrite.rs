@@ -22,6 +22,9 @@ use super::{signals, uring};
 /// How often the file is run before, and after.
 const RUNS: u32 = 5;
 
+/// After this, a file without change is known by its inode.
+const SETTLED: Duration = Duration::from_secs(4);
+
 /// The file, and what it is to become.
 struct Target<'a> {
     file: &'a Path,
@@ -66,6 +69,7 @@ impl Target<'_> {
                 file.set_len(self.program.good.len() as u64)?;
             }
             "signals" => raw::exhaust_signals()?,
+            "settled" => thread::sleep(SETTLED),
             other => bail!("{other} is no prelude"),
         }
         Ok(())
