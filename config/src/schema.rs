@@ -61,6 +61,8 @@ pub struct Guard {
     pub seals: bool,
     /// Whether containers are guarded on the file systems that they share with the host.
     pub shared: bool,
+    /// Whether a container with a pid namespace of its own may run files that are only memory.
+    pub run_memory_files: bool,
     /// What the daemon raises `fs.fanotify.max_user_groups` to: one group a container.
     pub max_groups: u32,
 }
@@ -212,6 +214,7 @@ impl Default for Guard {
             restart_grace: Duration::from_secs(10),
             seals: true,
             shared: true,
+            run_memory_files: false,
             max_groups: 16_384,
         }
     }

@@ -5,26 +5,17 @@ use anyhow::{Result, ensure};
 
 use crate::arena::Arena;
 use crate::case::Case;
-use crate::foothold::{Foothold, SIGNALS};
+use crate::foothold::Foothold;
 use crate::program::EVIL_RAN;
 use crate::race;
 use crate::reach::no_namespaces;
 
 pub(crate) const CASES: &[Case] = &[
-    // A file that is only memory is on a file system of the kernel's own, which cannot be marked.
-    // It takes somebody who hears of the exec itself.
-    Case::new("limit::memory_file", |arena| {
-        runs(arena, "memfd", "/opt/reached/program")
-    }),
     // Only what is mounted when a container starts is marked; nobody can forbid a mount by fanotify.
     Case::new("limit::file_system_mounted_later", |arena| {
         runs(arena, "new-tmpfs", "/opt/reached/program")
     })
     .unless(no_namespaces),
-    // What the host mounts as well is not marked: every open of the host would wait on it.
-    Case::new("limit::folder_shared_with_the_host", |arena| {
-        runs(arena, "path", &format!("{SIGNALS}/reached/program"))
-    }),
     // The kernel asks when a file is opened. What the opener maps or reads later is what is in
     // the file then.
     Case::new("limit::library_overwritten_after_it_was_opened", |arena| {

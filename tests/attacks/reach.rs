@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::arena::Arena;
 use crate::case::Case;
-use crate::foothold::Foothold;
+use crate::foothold::{Foothold, SIGNALS};
 use crate::program::{self, DENIED};
 
 pub(crate) const CASES: &[Case] = &[
@@ -16,6 +16,10 @@ pub(crate) const CASES: &[Case] = &[
     Case::new("reach::from_an_open_folder", |arena| denied(arena, "folder")),
     Case::new("reach::deleted", |arena| denied(arena, "deleted")),
     Case::new("reach::without_a_name", |arena| denied(arena, "nameless")),
+    Case::new("reach::memory_file", |arena| forbidden(arena, "memory-file")),
+    Case::new("reach::executable_memory_file", |arena| {
+        forbidden(arena, "executable-memory-file")
+    }),
     Case::new("reach::interpreter_of_an_interpreter", |arena| {
         denied(arena, "script")
     }),
@@ -42,12 +46,22 @@ fn denied(arena: &Arena, way: &str) -> Result<()> {
     let node = arena.node()?;
     let foothold = Foothold::gain(&node, "reach")?;
     let [evil, _] = program::evil(&arena.program()?)?;
-    for file in ["/opt/reached/program", "/tmp/reached/program"] {
+    let shared = format!("{SIGNALS}/reached/program");
+    for file in ["/opt/reached/program", "/tmp/reached/program", &shared] {
         let outcome = foothold.attack(&["reach", way, file])?;
         ensure!(outcome.code == DENIED, "{file}: {outcome:?}");
     }
     foothold
         .denial_by(|incident| incident.text("/file/sha256") == evil)
         .context(way.to_owned())?;
+    foothold.leave()
+}
+
+/// The kernel itself does not let it run, and we are not asked.
+fn forbidden(arena: &Arena, way: &str) -> Result<()> {
+    let node = arena.node()?;
+    let foothold = Foothold::gain(&node, "reach")?;
+    let outcome = foothold.attack(&["reach", way, "/opt/reached/program"])?;
+    ensure!(outcome.code == DENIED, "{outcome:?}");
     foothold.leave()
 }

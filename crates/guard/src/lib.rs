@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod keeper;
+mod memory_files;
 mod survey;
 mod wire;
 
@@ -112,6 +113,9 @@ pub fn attach(target: Target, config: &Config) -> Result<Guard, AttachError> {
             container: container.clone(),
             source,
         })?;
+    if !config.guard.run_memory_files {
+        memory_files::forbid(&target);
+    }
     let group = Group::new().map_err(kernel(
         "no fanotify group (EMFILE: raise fs.fanotify.max_user_groups, which lazaretd does when it starts)",
     ))?;

@@ -12,6 +12,7 @@ pub mod handle;
 pub mod lease;
 pub mod mounts;
 pub mod pidfd;
+pub mod pidns;
 pub mod priority;
 pub mod seqpacket;
 pub mod thread;

@@ -42,6 +42,9 @@ pub(super) fn run(way: &str, file: &Path) -> Result<ExitCode> {
     if way == "old-descriptor" {
         return map_old(file, &program);
     }
+    if let Some(flags) = memory_flags(way) {
+        return memory_file(&program, flags);
+    }
     let reached = reach(way, file, &program).with_context(|| format!("reaching it by {way}"))?;
     match reached.execute() {
         Err(Errno::EPERM) => Ok(ExitCode::from(DENIED)),
@@ -120,7 +123,6 @@ fn reach(way: &str, file: &Path, program: &Program) -> Result<Reached> {
             Ok(Reached::by_descriptor(opened))
         }
         "nameless" => nameless(file, program),
-        "memfd" => memfd(program),
         "script" => script_of_script(file),
         "chroot" => {
             chroot(folder_of(file)?)?;
@@ -169,10 +171,26 @@ fn nameless(beside: &Path, program: &Program) -> Result<Reached> {
     Ok(Reached::by_descriptor(by_inode(&raw::proc_path(&writer))?))
 }
 
-fn memfd(program: &Program) -> Result<Reached> {
-    let mut file = File::from(memfd_create("program", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(&program.evil)?;
-    Ok(Reached::by_descriptor(file.into()))
+fn memory_flags(way: &str) -> Option<MFdFlags> {
+    match way {
+        "memory-file" => Some(MFdFlags::MFD_CLOEXEC),
+        // Since Linux 6.3; before, all were so.
+        "executable-memory-file" => Some(MFdFlags::from_bits_retain(libc::MFD_EXEC)),
+        _ => None,
+    }
+}
+
+/// The kernel refuses it by itself, with another error than we do.
+fn memory_file(program: &Program, flags: MFdFlags) -> Result<ExitCode> {
+    let run = || -> Result<Infallible> {
+        let mut file = File::from(memfd_create("program", flags)?);
+        file.write_all(&program.evil)?;
+        Ok(Reached::by_descriptor(file.into()).execute()?)
+    };
+    match run().map_err(anyhow::Error::downcast::<Errno>) {
+        Err(Ok(Errno::EACCES)) => Ok(ExitCode::from(DENIED)),
+        other => bail!("it was neither run nor denied: {other:?}"),
+    }
 }
 
 /// A script whose interpreter is a script whose interpreter is `file`.
