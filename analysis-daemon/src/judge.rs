@@ -73,7 +73,7 @@ pub(crate) struct Judge {
     cache: Mutex<Cache>,
     /// Digests of files that have not changed since: of images, which only the host could change,
     /// and of what nobody was writing to.
-    digests: Mutex<LruCache<Inode, Sha256>>,
+    digests: Mutex<LruCache<Inode, Known>>,
     seals: Arc<Seals>,
     drift: Drift,
     max_size: u64,
@@ -101,6 +101,21 @@ struct Examined {
     drift: Opinion,
     /// The file cannot change unnoticed.
     held: Option<Held>,
+}
+
+/// What is known of an inode.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    digest: Sha256,
+    /// It is a file of an image, as it is there.
+    in_image: bool,
+}
+
+/// By what a digest may be known, now or later.
+#[derive(Debug, Clone, Copy)]
+struct KnownAs {
+    inode: Inode,
+    in_image: bool,
 }
 
 struct Cache {
@@ -167,6 +182,43 @@ impl Judge {
         self.answer(decided);
     }
 
+    /// Answers an opener of a file that an image has, that was read before and is clean. False
+    /// when more is to be found out: then nothing has happened. Never waits.
+    pub(crate) fn settle_at_once(&self, opening: &Opening) -> bool {
+        let ending = opening.session().ending.load(Ordering::Acquire);
+        let examined = (!ending && !opening.is_shared()).then(|| self.examine_known(opening));
+        let Some(examined) = examined.flatten() else {
+            return false;
+        };
+        self.answer(self.decide(opening, Some(examined)).into_iter().collect());
+        true
+    }
+
+    fn examine_known(&self, opening: &Opening) -> Option<Examined> {
+        let file = opening.event.file.as_fd();
+        let mut may_be = Inode::in_layers(file, &opening.session().layer_devices).ok()?;
+        let (inode, digest) = may_be.find_map(|inode| {
+            let known = self.known(inode).filter(|known| known.in_image)?;
+            Some((inode, known.digest))
+        })?;
+        let set = self.set();
+        let clean = self.remembered(&digest, &set) == Some(Verdict::Clean);
+        if !clean || self.allow.allows(&digest) {
+            return None;
+        }
+        // Whoever has just copied it up has changed what it is.
+        let held = self
+            .seals
+            .try_hold(file, &Origin::Image(inode), opening.access())
+            .ok()?;
+        let verdict = Verdict::Clean;
+        held.is_whole().then_some(Examined {
+            outcome: Outcome::Judged { digest, verdict, set },
+            drift: Opinion::INDIFFERENT,
+            held: Some(held),
+        })
+    }
+
     fn examine(&self, opening: &Opening) -> Option<Examined> {
         let session = opening.session();
         // When the container is gone, whoever still waits is being killed.
@@ -189,7 +241,8 @@ impl Judge {
         };
         let deadline = opening.read_at + self.timeout;
         let image = held.as_ref().and_then(|held| held.image);
-        let inode = image.or_else(|| self.settled(file, &origin, held.as_ref()));
+        let settled = || self.settled(file, &origin, held.as_ref());
+        let inode = image.map(KnownAs::in_image).or_else(settled);
         let outcome = self.judge_as(Input::File(file), inode, deadline);
         // Whoever wants to write waits for the lease; but what is about to run is not what he
         // means it to be.
@@ -209,20 +262,21 @@ impl Judge {
     /// when nobody can write to it at this moment, whoever does so later changes its change time,
     /// by a store through a mapping too (`file_update_time()`, mm/memory.c: a mapping that is
     /// made later has to dirty its pages first).
-    fn settled(&self, file: BorrowedFd<'_>, origin: &Origin, held: Option<&Held>) -> Option<Inode> {
+    fn settled(&self, file: BorrowedFd<'_>, origin: &Origin, held: Option<&Held>) -> Option<KnownAs> {
         if !matches!(origin, Origin::Plain) {
             return None;
         }
         let unwritten = || held.is_some() || self.seals.nobody_writes(file);
-        let before = Inode::of(file).ok()?;
-        if self.known(before).is_some() {
-            return Some(before);
-        }
+        let inode = Inode::of(file).ok()?;
         // Looked at again after it was sure that nobody writes.
-        (before.is_settled() && unwritten() && Inode::of(file).ok()? == before).then_some(before)
+        let settles = || inode.is_settled() && unwritten() && Inode::of(file).is_ok_and(|now| now == inode);
+        (self.known(inode).is_some() || settles()).then_some(KnownAs {
+            inode,
+            in_image: false,
+        })
     }
 
-    fn known(&self, inode: Inode) -> Option<Sha256> {
+    fn known(&self, inode: Inode) -> Option<Known> {
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
         digests.get(&inode).copied()
     }
@@ -237,7 +291,8 @@ impl Judge {
             deadline,
         };
         let image = origin::reopen(&copied.image).map_err(Failure::Read);
-        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), Some(copied.inode), limits));
+        let known_as = Some(KnownAs::in_image(copied.inode));
+        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), known_as, limits));
         image.is_ok_and(|image| image == *digest)
     }
 
@@ -253,7 +308,7 @@ impl Judge {
     }
 
     /// The same for a file whose digest may be known by its inode.
-    fn judge_as(&self, input: Input<'_>, inode: Option<Inode>, deadline: Instant) -> Outcome {
+    fn judge_as(&self, input: Input<'_>, inode: Option<KnownAs>, deadline: Instant) -> Outcome {
         let limits = Limits {
             size: self.max_size,
             deadline,
@@ -268,7 +323,7 @@ impl Judge {
         Outcome::Unjudged(UnjudgedReason::Changing)
     }
 
-    fn verdict(&self, input: Input<'_>, inode: Option<Inode>, limits: Limits) -> Result<Outcome, Failure> {
+    fn verdict(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Outcome, Failure> {
         let digest = self.digest(input, inode, limits)?;
         let mut set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
@@ -297,22 +352,22 @@ impl Judge {
 
     /// The identity of a content. An image's file is read once for all its containers, any other
     /// once until it changes.
-    fn digest(&self, input: Input<'_>, inode: Option<Inode>, limits: Limits) -> Result<Sha256, Failure> {
-        if let Some(known) = inode.and_then(|inode| self.known(inode)) {
-            return Ok(known);
+    fn digest(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Sha256, Failure> {
+        if let Some(known) = inode.and_then(|known_as| self.known(known_as.inode)) {
+            return Ok(known.digest);
         }
         let digest = engine::digest(input, limits)?;
-        if let (Some(inode), Input::File(file)) = (inode, input)
+        if let (Some(KnownAs { inode, in_image }), Input::File(file)) = (inode, input)
             && Identity::of(file).is_ok_and(|now| inode.is(&now))
         {
             let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-            digests.put(inode, digest);
+            digests.put(inode, Known { digest, in_image });
         }
         Ok(digest)
     }
 
-    fn forget(&self, inode: Option<Inode>) {
-        if let Some(inode) = inode {
+    fn forget(&self, inode: Option<KnownAs>) {
+        if let Some(KnownAs { inode, .. }) = inode {
             let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
             digests.pop(&inode);
         }
@@ -478,6 +533,13 @@ impl Judge {
         if action == Action::Alert {
             self.counters.alerts.one();
         }
+    }
+}
+
+impl KnownAs {
+    fn in_image(inode: Inode) -> Self {
+        let in_image = true;
+        Self { inode, in_image }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A path is only a hint here. The container may rename files while we look, so what is found
 //! under a path of the host counts only when it is the very inode that was opened.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -78,6 +79,19 @@ impl Inode {
         age.is_some_and(|age| age > COARSEST)
     }
 
+    /// What a file would be if it was a layer's on one of these devices, as overlayfs shows it.
+    pub(crate) fn in_layers(
+        file: BorrowedFd<'_>,
+        devices: &[(u32, u32)],
+    ) -> io::Result<impl Iterator<Item = Self>> {
+        let identity = Identity::of(file)?;
+        let at = move |device: &(u32, u32)| Self {
+            device: *device,
+            identity,
+        };
+        Ok(devices.iter().map(at))
+    }
+
     fn from(stat: &Statx) -> Self {
         Self {
             device: (stat.stx_dev_major, stat.stx_dev_minor),
@@ -126,6 +140,16 @@ impl Identity {
 fn statx(file: BorrowedFd<'_>) -> io::Result<Statx> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
     Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, wanted)?)
+}
+
+/// The devices on which the layers of an image lie, each once.
+pub(crate) fn devices(layers: &Layers) -> Vec<(u32, u32)> {
+    let device = |layer: &PathBuf| {
+        let stat = statx(open_layer(layer).ok()?.as_fd()).ok()?;
+        Some((stat.stx_dev_major, stat.stx_dev_minor))
+    };
+    let devices: BTreeSet<_> = layers.lower.iter().filter_map(device).collect();
+    devices.into_iter().collect()
 }
 
 impl Origin {

@@ -10,6 +10,10 @@ use crate::judge::Judge;
 use crate::queue::FairQueue;
 use crate::session::{Opening, Session};
 
+/// When no more openers of a container wait than this, those that need no thread do not wait for
+/// one.
+const FEW: usize = 8;
+
 /// How many threads judge, when the configuration says `configured`.
 pub(crate) fn threads(configured: usize) -> usize {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -55,8 +59,15 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Takes an opener. What is known is answered at once, on the caller's thread, which is not
+    /// made to wait.
     pub(crate) fn submit(&self, opening: Opening) {
         let opening = Arc::new(opening);
+        // In a flood answers are to be given together.
+        let few = opening.session().waiting() <= FEW;
+        if few && self.judge.settle_at_once(&opening) {
+            return;
+        }
         self.deadlines.push(&opening);
         let container: *const Session = Arc::as_ptr(opening.session());
         self.queue.push(container.addr(), opening);

@@ -150,18 +150,14 @@ impl Seals {
         origin: &Origin,
         access: Access,
     ) -> Result<Held, NotHeld> {
-        let runs = access == Access::Exec;
-        if runs && !self.graces.has_room() {
-            return Err(NotHeld::Crowded);
-        }
-        let tries = if runs { TRIES } else { 0 };
-        let mut held = self.try_hold(file, origin);
+        let tries = if access == Access::Exec { TRIES } else { 0 };
+        let mut held = self.try_hold(file, origin, access);
         for again in 0..tries {
             if !matches!(held, Err(NotHeld::Written)) {
                 break;
             }
             thread::sleep(Duration::from_millis(1 << again));
-            held = self.try_hold(file, origin);
+            held = self.try_hold(file, origin, access);
         }
         held
     }
@@ -175,7 +171,16 @@ impl Seals {
         lease.is_ok()
     }
 
-    fn try_hold(&self, file: BorrowedFd<'_>, origin: &Origin) -> Result<Held, NotHeld> {
+    /// The same, if it can be at once.
+    pub(crate) fn try_hold(
+        &self,
+        file: BorrowedFd<'_>,
+        origin: &Origin,
+        access: Access,
+    ) -> Result<Held, NotHeld> {
+        if access == Access::Exec && !self.graces.has_room() {
+            return Err(NotHeld::Crowded);
+        }
         let own = || file.try_clone_to_owned();
         let out_of_reach = |_: io::Error| NotHeld::OutOfReach;
         let (holder, opened, image) = match origin {

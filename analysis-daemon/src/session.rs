@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::budget::Budget;
 use crate::counters::Counter;
 use crate::offer::Offer;
+use crate::origin;
 use crate::policy::Policy;
 use crate::rate::Reports;
 use crate::runs::{InodeNumber, Runs};
@@ -29,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) root: OwnedFd,
     /// The id of the mount that this is on; 0 when it cannot be told.
     pub(crate) root_mount: u64,
+    /// The devices on which the image's layers lie.
+    pub(crate) layer_devices: Vec<(u32, u32)>,
     /// A pidfd of the container's init.
     pub(crate) init: OwnedFd,
     pub(crate) init_pid: i32,
@@ -80,6 +83,7 @@ impl Session {
             Some((folder, id))
         });
         Self {
+            layer_devices: origin::devices(&container.layers),
             container: Arc::new(container),
             group,
             root_mount: lazaret_sys::mounts::id_of(root.as_fd()).unwrap_or_default(),
@@ -105,6 +109,11 @@ impl Session {
             open: AtomicUsize::new(0),
             idle: Notify::new(),
         }
+    }
+
+    /// How many openers wait for an answer, or have just had one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn gap(&self) -> Option<Gap> {
