@@ -4,6 +4,7 @@
 //! and under the stock shim with a responder that lets everything pass at once, which is what any
 //! guard that is asked costs at least.
 
+use std::fs::File;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 const SAME: f64 = 1.05;
 const UNPACKED: f64 = 1.15;
+const HOST: f64 = 1.10;
 const IDLE_MIB: f64 = 60.0;
 
 #[derive(clap::Args)]
@@ -107,6 +109,7 @@ fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
     }
     rows.push(second_start(&node, args.n)?);
     rows.push(idle(&node)?);
+    rows.push(host(&node, args.n)?);
     rows.extend(sides.unpack(args.n.min(5))?);
     let software = Software::from([("containerd", node.containerd().version()?)]);
     report::publish("files", software, &rows)?;
@@ -251,6 +254,33 @@ fn idle(node: &Node) -> Result<Row> {
         Better::Lower,
     )
     .target(1.0))
+}
+
+/// What a process of the host pays while a container shares the file system that it works on.
+fn host(node: &Node, n: u32) -> Result<Row> {
+    const OPENS: u32 = 20_000;
+    let folder = node.scratch().places().disk().join("lent");
+    std::fs::create_dir(&folder)?;
+    let file = folder.join("file");
+    std::fs::write(&file, "content")?;
+    let cost = || -> Result<f64> {
+        let begun = Instant::now();
+        for _ in 0..OPENS {
+            File::open(&file)?;
+        }
+        Ok(begun.elapsed().as_secs_f64() * 1e6 / f64::from(OPENS))
+    };
+    let lent = || -> Result<f64> {
+        let id = node.id("lent");
+        let run = Run::new(&id, IMAGE).bind(&folder, "/lent");
+        node.detach(&run.args(&["/bin/sleep", "36000"]))?;
+        let cost = cost()?;
+        node.remove(&id)?;
+        Ok(cost)
+    };
+    let name = "open+close by the host, on a disk that a container shares";
+    let both = interleaved(n, name, lent, cost)?;
+    Ok(Row::beside(name, "us", both, "nothing guarded", Better::Lower).target(HOST))
 }
 
 /// Both in turn, and in turn first: drift of the machine hits both alike.
