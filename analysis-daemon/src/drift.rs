@@ -13,7 +13,7 @@ use lazaret_sys::fanotify::Unasked;
 use lazaret_types::{Access, Action};
 use rustix::fs::{Mode, OFlags};
 
-use crate::origin::{Copied, Origin, path_of};
+use crate::origin::{self, Below, Origin, path_of};
 use crate::session::{Opening, Session};
 
 /// Parents that are asked about, at most.
@@ -49,22 +49,16 @@ impl Drift {
         }
     }
 
-    /// What the policy says of opening or running this file. `same` tells whether a file that was
-    /// copied up still has the content that it has in the image.
+    /// What the policy says of opening or running this file. `same` tells whether it has the content
+    /// of the one in the image.
     pub(crate) fn examine(
         &self,
         opening: &Opening,
         origin: &Origin,
-        same: impl FnOnce(&Copied) -> bool,
+        same: impl FnOnce(&Below) -> bool,
     ) -> Opinion {
         let policy = opening.session().policy.drift;
-        let of_image = match origin {
-            Origin::Image(_) => true,
-            // Its mode or owner may be all that was changed.
-            Origin::Copied(copied) => opening.access() == Access::Exec && same(copied),
-            Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
-        };
-        if of_image || !is_of_interest(opening.session()) {
+        if !is_of_interest(opening.session()) || is_of_image(opening, origin, same) {
             Opinion::INDIFFERENT
         } else if self.is_excepted(opening) {
             // The next one may run it, from elsewhere, or by another program.
@@ -125,6 +119,21 @@ impl Drift {
         let path = path_of(program.as_fd())?;
         let listed = self.programs.contains(&path);
         Ok(listed && matches!(Origin::of(program.as_fd(), pid, session), Origin::Image(_)))
+    }
+}
+
+fn is_of_image(opening: &Opening, origin: &Origin, same: impl FnOnce(&Below) -> bool) -> bool {
+    let runs = opening.access() == Access::Exec;
+    match origin {
+        Origin::Image(_) => true,
+        // Its mode or owner may be all that was changed.
+        Origin::Copied(copied) => runs && same(&copied.image),
+        // Written anew as the image has it there, for one by `quarantine restore --original`.
+        Origin::Layer(_) if runs => {
+            let below = origin::below(opening.event.file.as_fd(), opening.event.pid, opening.session());
+            below.is_some_and(|below| same(&below))
+        }
+        Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::drift::{Drift, Opinion};
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
-use crate::origin::{self, Copied, Identity, Inode, Origin};
+use crate::origin::{self, Below, Identity, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
@@ -196,8 +196,8 @@ impl Judge {
         match &held {
             Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
             _ => Some(Examined {
-                drift: self.drift.examine(opening, &origin, |copied| {
-                    self.is_unchanged(copied, &outcome, deadline)
+                drift: self.drift.examine(opening, &origin, |image| {
+                    self.is_unchanged(image, &outcome, deadline)
                 }),
                 outcome,
                 held,
@@ -227,8 +227,8 @@ impl Judge {
         digests.get(&inode).copied()
     }
 
-    /// Whether a file that was copied up still has the content that it has in the image.
-    fn is_unchanged(&self, copied: &Copied, outcome: &Outcome, deadline: Instant) -> bool {
+    /// Whether what was judged has the content that it has in the image.
+    fn is_unchanged(&self, image: &Below, outcome: &Outcome, deadline: Instant) -> bool {
         let Outcome::Judged { digest, .. } = outcome else {
             return false;
         };
@@ -236,9 +236,9 @@ impl Judge {
             size: self.max_size,
             deadline,
         };
-        let image = origin::reopen(&copied.image).map_err(Failure::Read);
-        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), Some(copied.inode), limits));
-        image.is_ok_and(|image| image == *digest)
+        let file = origin::reopen(&image.file).map_err(Failure::Read);
+        let below = file.and_then(|file| self.digest(Input::File(file.as_fd()), Some(image.inode), limits));
+        below.is_ok_and(|image| image == *digest)
     }
 
     /// Answers an opener that waited too long.
