@@ -3,13 +3,13 @@
 //! No signature is needed to see it, and a container that is left as it was built has none. What
 //! an interpreter reads, or `ld.so FILE` loads, is opened and not run: that is not drift here.
 
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use lazaret_config::Drift as Config;
 use lazaret_sys::fanotify::Unasked;
+use lazaret_sys::stat::{self, Stat};
 use lazaret_types::{Access, Action};
 use rustix::fs::{Mode, OFlags};
 
@@ -105,8 +105,8 @@ impl Drift {
             if pid == session.init_pid {
                 return false;
             }
-            match parent(pid) {
-                Some(parent) if parent > 1 => pid = parent,
+            match stat::of(pid) {
+                Ok(Stat { parent, .. }) if parent > 1 => pid = parent,
                 _ => return false,
             }
         }
@@ -140,11 +140,4 @@ fn is_of_image(opening: &Opening, origin: &Origin, same: impl FnOnce(&Below) -> 
 /// Whether anything is to be done about drift. Without layers nothing tells what is of the image.
 fn is_of_interest(session: &Session) -> bool {
     session.policy.drift != Action::Allow && !session.container.layers.lower.is_empty()
-}
-
-/// The fourth field of `/proc/PID/stat`, after the name in parentheses (proc_pid_stat(5)).
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
 }

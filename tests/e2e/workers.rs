@@ -208,13 +208,7 @@ impl TightMemory {
 
 /// It has used more than a tenth of a second.
 fn is_busy(pid: &Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let ticks = after_name
-        .split_whitespace()
-        .nth(11)
-        .and_then(|ticks| ticks.parse::<u64>().ok());
-    ticks.is_some_and(|ticks| ticks >= 10)
+    lazaret_sys::stat::of(pid.as_raw()).is_ok_and(|stat| stat.ticks >= 10)
 }
 
 fn bad_rule_file(world: &World) -> Result<()> {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
+use lazaret_sys::stat;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,9 +78,7 @@ pub fn all() -> impl Iterator<Item = Pid> {
 /// Whether a process runs. One that waits to be reaped does not: nobody may be there to do it.
 #[must_use]
 pub fn alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    stat::of(pid.as_raw()).is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
 /// The command line of a process, empty for zombies and kernel threads.
@@ -105,11 +104,8 @@ pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
 /// Who started a process, as the kernel has it now.
 #[must_use]
 pub fn parent(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // pid (name) state parent ...
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Pid::from_raw(parent))
+    let stat = stat::of(pid.as_raw()).ok()?;
+    Some(Pid::from_raw(stat.parent))
 }
 
 /// A process and all that it or its children started.

@@ -15,6 +15,7 @@ pub mod pidfd;
 pub mod pidns;
 pub mod priority;
 pub mod seqpacket;
+pub mod stat;
 pub mod thread;
 pub mod wait;
 #[cfg(feature = "tokio")]
