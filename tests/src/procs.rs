@@ -1,7 +1,7 @@
 //! Processes: our own children, and finding those that belong to a run.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
@@ -132,6 +132,48 @@ pub fn pss_kib(pid: Pid) -> Result<u64> {
         .and_then(|line| line.split_whitespace().next())
         .context("no Pss line")?;
     Ok(number.parse()?)
+}
+
+/// What the descriptors of a process refer to, as far as the kernel tells.
+pub fn descriptors(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok())
+}
+
+/// What some processes use together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Weight {
+    /// How many there are.
+    pub processes: u64,
+    /// Proportional set size.
+    pub pss_kib: u64,
+    /// Descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Clock ticks on a processor since each began.
+    pub ticks: u64,
+}
+
+impl Weight {
+    /// Of those that are there.
+    pub fn of(pids: impl IntoIterator<Item = Pid>) -> Self {
+        let mut sum = Self::default();
+        for pid in pids {
+            let (Ok(pss_kib), Ok(stat)) = (pss_kib(pid), stat::of(pid.as_raw())) else {
+                continue;
+            };
+            sum.processes += 1;
+            sum.pss_kib += pss_kib;
+            sum.descriptors += descriptors(pid).count() as u64;
+            sum.threads += u64::from(stat.threads);
+            sum.ticks += stat.ticks;
+        }
+        sum
+    }
 }
 
 /// The pid written in a cgroup's `cgroup.procs`, all of them.
