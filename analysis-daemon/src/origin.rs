@@ -235,8 +235,8 @@ fn path_on_rootfs(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Resu
     }
     // What a mount shows, and where, is the opener's own word; but whatever is found counts only
     // when it is the inode that was opened.
-    let mounts = mounts::of(pid)?;
-    let mount = mounts.iter().find(|seen| seen.id == mount);
+    let mut mounts = mounts::each_of(pid)?;
+    let mount = mounts.find_map(|seen| seen.ok().filter(|seen| seen.id == mount));
     let below = mount.and_then(|mount| Some(mount.root.join(path.strip_prefix(&mount.mount_point).ok()?)));
     Ok(below.unwrap_or(path))
 }
