@@ -21,7 +21,9 @@ use crate::origin::{self, Below, Identity, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
+use crate::set::Set;
 use crate::signatures::Signatures;
+use crate::verdicts::{Known, Verdicts};
 use crate::workers::Workers;
 
 /// How often a file that changes while it is judged is looked at again.
@@ -67,10 +69,8 @@ pub(crate) struct Means {
 /// Judges openers. Shared by all threads that do.
 pub(crate) struct Judge {
     engines: Vec<Box<dyn Engine>>,
-    signatures: Arc<Signatures>,
-    workers: Arc<Workers>,
-    /// By content, for one signature set.
-    cache: Mutex<Cache>,
+    set: Set,
+    verdicts: Verdicts,
     /// Digests of files that have not changed since: of images, which only the host could change,
     /// and of what nobody was writing to.
     digests: Mutex<LruCache<Inode, Sha256>>,
@@ -103,11 +103,6 @@ struct Examined {
     held: Option<Held>,
 }
 
-struct Cache {
-    set: String,
-    verdicts: LruCache<Sha256, Verdict>,
-}
-
 impl Judge {
     pub(crate) fn new(config: &Scan, means: Means) -> Self {
         let Means {
@@ -130,12 +125,8 @@ impl Judge {
                     allow: Arc::clone(&allow),
                 }),
             ],
-            signatures,
-            workers,
-            cache: Mutex::new(Cache {
-                set: String::new(),
-                verdicts: LruCache::new(entries),
-            }),
+            set: Set::new(signatures, workers),
+            verdicts: Verdicts::new(entries),
             digests: Mutex::new(LruCache::new(entries)),
             seals,
             drift,
@@ -276,8 +267,10 @@ impl Judge {
             let verdict = Verdict::Clean;
             return Ok(Outcome::Judged { digest, verdict, set });
         }
-        if let Some(verdict) = self.remembered(&digest, &set) {
-            return Ok(Outcome::Judged { digest, verdict, set });
+        match self.verdicts.get(&digest, &set) {
+            Some(Known::Verdict(verdict)) => return Ok(Outcome::Judged { digest, verdict, set }),
+            Some(Known::Limit(reason)) => return Err(Failure::Limit(reason)),
+            None => {}
         }
         let mut verdict = Verdict::Clean;
         for engine in &self.engines {
@@ -286,12 +279,16 @@ impl Judge {
                 // No set is this one, so that it is neither remembered nor sealed.
                 set = format!("{set}+allow-list").into();
             }
+            if let Some(reason) = found.limit {
+                self.remember(digest, Known::limit(reason), &set);
+                return Err(Failure::Limit(reason));
+            }
             if let Some(finding) = found.worst {
                 verdict = Verdict::Bad(finding);
                 break;
             }
         }
-        self.remember(digest, verdict.clone(), &set);
+        self.remember(digest, Some(Known::Verdict(verdict.clone())), &set);
         Ok(Outcome::Judged { digest, verdict, set })
     }
 
@@ -320,25 +317,13 @@ impl Judge {
 
     /// The version of all that judges: hash lists and rules.
     pub(crate) fn set(&self) -> Arc<str> {
-        let (hashes, rules) = (self.signatures.current(), self.workers.rules());
-        format!("{}-{}", hashes.version(), rules.version).into()
+        self.set.version()
     }
 
-    fn remembered(&self, digest: &Sha256, set: &str) -> Option<Verdict> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.set != set {
-            set.clone_into(&mut cache.set);
-            cache.verdicts.clear();
-        }
-        cache.verdicts.get(digest).cloned()
-    }
-
-    /// Keeps a verdict, unless the signatures changed while it was found.
-    fn remember(&self, digest: Sha256, verdict: Verdict, set: &str) {
-        let current = self.set();
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.set == set && *current == *set {
-            cache.verdicts.put(digest, verdict);
+    /// Keeps what is known, unless the signatures changed while it was found.
+    fn remember(&self, digest: Sha256, known: Option<Known>, set: &str) {
+        if let (Some(known), true) = (known, *self.set() == *set) {
+            self.verdicts.put(digest, known, set);
         }
     }
 
