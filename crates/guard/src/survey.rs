@@ -138,14 +138,8 @@ fn of_host(asked: &BTreeSet<Device>, bundle: &Path) -> io::Result<BTreeSet<Devic
     };
     look(mounts::each_of(1)?)?;
     // Ours may differ from init's: containerd can be confined to a namespace of its own.
-    if first(mounts::each_own()?)? != first(mounts::each_of(1)?)? {
+    if !mounts::as_init()? {
         look(mounts::each_own()?)?;
     }
     Ok(found)
-}
-
-/// The id of the first mount that somebody sees. No mount is in two namespaces, so who sees the
-/// same one first sees the same all over; and, unlike the namespace's own name, anybody may ask.
-fn first(mut mounts: Mounts) -> io::Result<Option<u64>> {
-    Ok(mounts.next().transpose()?.map(|mount| mount.id))
 }

@@ -66,6 +66,17 @@ pub fn each_own() -> io::Result<Mounts> {
     Mounts::open("/proc/self/mountinfo".into())
 }
 
+/// Whether we see the mounts that the machine's init sees. No mount is in two namespaces, so who
+/// sees the same one first sees the same all over; and, unlike for the name of init's namespace,
+/// one needs no right to trace it.
+///
+/// # Errors
+/// As [`of`].
+pub fn as_init() -> io::Result<bool> {
+    let first = |mut mounts: Mounts| -> io::Result<_> { Ok(mounts.next().transpose()?.map(|it| it.id)) };
+    Ok(first(each_own()?)? == first(each_of(1)?)?)
+}
+
 /// Reads mounts as they are asked for.
 #[derive(Debug)]
 pub struct Mounts {
