@@ -1,5 +1,7 @@
 //! Where cgroup file systems are mounted.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,10 +39,23 @@ impl Hierarchy {
     }
 }
 
-/// All hierarchies of version 1, and that of version 2.
+/// All hierarchies of version 1, and that of version 2, each once.
 pub(super) fn hierarchies() -> io::Result<Vec<Hierarchy>> {
-    let hierarchy = |mount: io::Result<Mount>| mount.map(Hierarchy::of).transpose();
-    mounts::each_own()?.filter_map(hierarchy).collect()
+    // Every process is in each of them. They are mounted early, and a node has thousands of
+    // mounts: who has found all asks for no more.
+    let count = fs::read_to_string("/proc/self/cgroup")?.lines().count();
+    let mut found = BTreeMap::new();
+    for mount in mounts::each_own()? {
+        let mount = mount?;
+        let device = mount.device;
+        if let Some(hierarchy) = Hierarchy::of(mount) {
+            found.entry(device).or_insert(hierarchy);
+        }
+        if found.len() >= count {
+            break;
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 #[cfg(test)]
