@@ -198,12 +198,13 @@ impl Held {
     pub fn by(node: &Node) -> Result<Self> {
         let daemon = node.daemon()?;
         let pid = daemon.pid().context("lazaretd does not run")?;
+        // Before it is asked: a connection is held for a moment longer than it is used.
+        let (weight, groups) = (procs::Weight::of([pid]), fanotify_groups(pid));
         let status = daemon.status()?;
         let containers = status.pointer("/containers").and_then(Value::as_array);
-        let weight = procs::Weight::of([pid]);
         Ok(Self {
             containers: containers.context("no containers in the status")?.len(),
-            groups: fanotify_groups(pid),
+            groups,
             descriptors: weight.descriptors,
             threads: weight.threads,
         })

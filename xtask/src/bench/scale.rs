@@ -220,6 +220,9 @@ fn level(node: &Node, containers: usize) -> Result<Level> {
 /// A quantity of processes: its name, its unit and how it is read.
 type Quantity = (&'static str, &'static str, fn(&Weight) -> f64);
 
+/// The last is cut to whole ticks for each process by the kernel. That is nothing for lazaretd and
+/// much for a shim, and the later ones just as often have used up the tick that the earlier ones
+/// nearly have: it is compared with the peer's shims, but not with that of other shims.
 const QUANTITIES: [Quantity; 4] = [
     ("PSS", "KiB", |weight| weight.pss_kib as f64),
     ("descriptors", "", |weight| weight.descriptors as f64),
@@ -314,7 +317,7 @@ fn growth(round: &Round, rows: &mut Vec<Row>) -> Result<()> {
             let (late, early) = (each(half, all, &of), each(zero, half, &of));
             let title = format!("{name}: {who}, {quantity} of one more");
             // What does not grow has no ratio.
-            if early > 0.0 {
+            if early > 0.0 && (unit, who) != ("ms", "shims") {
                 rows.push(row(title, unit, late, early, &peer_name)?.target(LINEAR));
             }
         }
@@ -331,6 +334,18 @@ fn at_levels(round: &Round, rows: &mut Vec<Row>) -> Result<()> {
         for (quantity, unit, of) in QUANTITIES {
             let title = format!("{name}: lazaretd, {quantity} at {}", level.containers);
             rows.push(row(title, unit, of(&level.daemon), of(&zero.daemon), peer_name)?);
+        }
+    }
+    for level in round.levels.iter().skip(1) {
+        for (quantity, unit, of) in QUANTITIES {
+            let title = format!("{name}: all shims, {quantity} at {}", level.containers);
+            rows.push(row(
+                title,
+                unit,
+                of(&level.shims),
+                of(&level.daemon),
+                "lazaretd then",
+            )?);
         }
     }
     if let Some(after) = &round.after {
