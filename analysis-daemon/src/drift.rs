@@ -3,17 +3,17 @@
 //! No signature is needed to see it, and a container that is left as it was built has none. What
 //! an interpreter reads, or `ld.so FILE` loads, is opened and not run: that is not drift here.
 
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use lazaret_config::Drift as Config;
 use lazaret_sys::fanotify::Unasked;
+use lazaret_sys::stat::{self, Stat};
 use lazaret_types::{Access, Action};
 use rustix::fs::{Mode, OFlags};
 
-use crate::origin::{Copied, Origin, path_of};
+use crate::origin::{self, Below, Origin, path_of};
 use crate::session::{Opening, Session};
 
 /// Parents that are asked about, at most.
@@ -49,22 +49,16 @@ impl Drift {
         }
     }
 
-    /// What the policy says of opening or running this file. `same` tells whether a file that was
-    /// copied up still has the content that it has in the image.
+    /// What the policy says of opening or running this file. `same` tells whether it has the content
+    /// of the one in the image.
     pub(crate) fn examine(
         &self,
         opening: &Opening,
         origin: &Origin,
-        same: impl FnOnce(&Copied) -> bool,
+        same: impl FnOnce(&Below) -> bool,
     ) -> Opinion {
         let policy = opening.session().policy.drift;
-        let of_image = match origin {
-            Origin::Image(_) => true,
-            // Its mode or owner may be all that was changed.
-            Origin::Copied(copied) => opening.access() == Access::Exec && same(copied),
-            Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
-        };
-        if of_image || !is_of_interest(opening.session()) {
+        if !is_of_interest(opening.session()) || is_of_image(opening, origin, same) {
             Opinion::INDIFFERENT
         } else if self.is_excepted(opening) {
             // The next one may run it, from elsewhere, or by another program.
@@ -111,8 +105,8 @@ impl Drift {
             if pid == session.init_pid {
                 return false;
             }
-            match parent(pid) {
-                Some(parent) if parent > 1 => pid = parent,
+            match stat::of(pid) {
+                Ok(Stat { parent, .. }) if parent > 1 => pid = parent,
                 _ => return false,
             }
         }
@@ -128,14 +122,22 @@ impl Drift {
     }
 }
 
+fn is_of_image(opening: &Opening, origin: &Origin, same: impl FnOnce(&Below) -> bool) -> bool {
+    let runs = opening.access() == Access::Exec;
+    match origin {
+        Origin::Image(_) => true,
+        // Its mode or owner may be all that was changed.
+        Origin::Copied(copied) => runs && same(&copied.image),
+        // Written anew as the image has it there, for one by `quarantine restore --original`.
+        Origin::Layer(_) if runs => {
+            let below = origin::below(opening.event.file.as_fd(), opening.event.pid, opening.session());
+            below.is_some_and(|below| same(&below))
+        }
+        Origin::Layer(_) | Origin::Plain | Origin::Nameless | Origin::Unknown => false,
+    }
+}
+
 /// Whether anything is to be done about drift. Without layers nothing tells what is of the image.
 fn is_of_interest(session: &Session) -> bool {
     session.policy.drift != Action::Allow && !session.container.layers.lower.is_empty()
-}
-
-/// The fourth field of `/proc/PID/stat`, after the name in parentheses (proc_pid_stat(5)).
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
 }

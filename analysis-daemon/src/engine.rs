@@ -66,6 +66,8 @@ pub(crate) struct Found {
     /// It is about what is inside, and would be another if the allow-list were: the list
     /// may change at any time, and is asked again.
     pub(crate) by_allow_list: bool,
+    /// Something inside was not judged, and nothing outweighs that.
+    pub(crate) limit: Option<UnjudgedReason>,
 }
 
 /// Judges content by its digest and by itself. Engines are asked in turn until
@@ -83,7 +85,7 @@ impl Engine for HashList {
     fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Found, Failure> {
         Ok(Found {
             worst: self.0.current().lookup(digest),
-            by_allow_list: false,
+            ..Found::default()
         })
     }
 }
@@ -121,7 +123,7 @@ impl Engine for Contents {
             return Err(Failure::Changed);
         }
         found.add(answer.finding);
-        found.limited(answer.limit)
+        Ok(found.limited(answer.limit))
     }
 }
 
@@ -151,11 +153,9 @@ impl Found {
 
     /// A limit hides what lies beyond it, so that only what is denied anyway outweighs it:
     /// a harmless finding would else be a key.
-    fn limited(self, limit: Option<UnjudgedReason>) -> Result<Self, Failure> {
-        match limit {
-            Some(limit) if self.severity() < Some(Severity::Error) => Err(Failure::Limit(limit)),
-            _ => Ok(self),
-        }
+    fn limited(self, limit: Option<UnjudgedReason>) -> Self {
+        let limit = limit.filter(|_| self.severity() < Some(Severity::Error));
+        Self { limit, ..self }
     }
 
     fn severity(&self) -> Option<Severity> {
@@ -265,17 +265,14 @@ mod tests {
         let limited = |severity: Option<Severity>| {
             let found = Found {
                 worst: severity.map(finding),
-                by_allow_list: false,
+                ..Found::default()
             };
-            found.limited(Some(UnjudgedReason::UnpackRatio))
+            found.limited(Some(UnjudgedReason::UnpackRatio)).limit
         };
         for severity in [None, Some(Severity::Notice), Some(Severity::Warning)] {
-            assert!(matches!(
-                limited(severity),
-                Err(Failure::Limit(UnjudgedReason::UnpackRatio))
-            ));
+            assert_eq!(limited(severity), Some(UnjudgedReason::UnpackRatio));
         }
-        assert!(limited(Some(Severity::Error)).is_ok());
+        assert_eq!(limited(Some(Severity::Error)), None);
     }
 
     #[test]

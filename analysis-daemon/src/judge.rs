@@ -2,26 +2,28 @@
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lazaret_config::{OnUnjudged, Scan};
 use lazaret_sys::fanotify::{Response, Unasked};
 use lazaret_types::{Access, Action, Finding, Severity, Sha256, UnjudgedReason};
-use lru::LruCache;
 
 use crate::allow::AllowList;
 use crate::counters::Counters;
+use crate::digests::{Digests, KnownAs};
 use crate::drift::{Drift, Opinion};
 use crate::engine::{self, Engine, Failure, Input, Limits};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
-use crate::origin::{self, Copied, Identity, Inode, Origin};
+use crate::origin::{self, Below, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
+use crate::set::Set;
 use crate::signatures::Signatures;
+use crate::verdicts::{Known, Verdicts};
 use crate::workers::Workers;
 
 /// How often a file that changes while it is judged is looked at again.
@@ -67,13 +69,9 @@ pub(crate) struct Means {
 /// Judges openers. Shared by all threads that do.
 pub(crate) struct Judge {
     engines: Vec<Box<dyn Engine>>,
-    signatures: Arc<Signatures>,
-    workers: Arc<Workers>,
-    /// By content, for one signature set.
-    cache: Mutex<Cache>,
-    /// Digests of files that have not changed since: of images, which only the host could change,
-    /// and of what nobody was writing to.
-    digests: Mutex<LruCache<Inode, Known>>,
+    set: Set,
+    verdicts: Verdicts,
+    digests: Digests,
     seals: Arc<Seals>,
     drift: Drift,
     max_size: u64,
@@ -103,26 +101,6 @@ struct Examined {
     held: Option<Held>,
 }
 
-/// What is known of an inode.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    digest: Sha256,
-    /// It is a file of an image, as it is there.
-    in_image: bool,
-}
-
-/// By what a digest may be known, now or later.
-#[derive(Debug, Clone, Copy)]
-struct KnownAs {
-    inode: Inode,
-    in_image: bool,
-}
-
-struct Cache {
-    set: String,
-    verdicts: LruCache<Sha256, Verdict>,
-}
-
 impl Judge {
     pub(crate) fn new(config: &Scan, means: Means) -> Self {
         let Means {
@@ -145,13 +123,9 @@ impl Judge {
                     allow: Arc::clone(&allow),
                 }),
             ],
-            signatures,
-            workers,
-            cache: Mutex::new(Cache {
-                set: String::new(),
-                verdicts: LruCache::new(entries),
-            }),
-            digests: Mutex::new(LruCache::new(entries)),
+            set: Set::new(signatures, workers),
+            verdicts: Verdicts::new(entries),
+            digests: Digests::new(entries),
             seals,
             drift,
             max_size: config.max_file_size.as_u64(),
@@ -197,12 +171,9 @@ impl Judge {
     fn examine_known(&self, opening: &Opening) -> Option<Examined> {
         let file = opening.event.file.as_fd();
         let mut may_be = Inode::in_layers(file, &opening.session().layer_devices).ok()?;
-        let (inode, digest) = may_be.find_map(|inode| {
-            let known = self.known(inode).filter(|known| known.in_image)?;
-            Some((inode, known.digest))
-        })?;
+        let (inode, digest) = may_be.find_map(|inode| Some((inode, self.digests.of_image(inode)?)))?;
         let set = self.set();
-        let clean = self.remembered(&digest, &set) == Some(Verdict::Clean);
+        let clean = self.verdicts.get(&digest, &set) == Some(Known::Verdict(Verdict::Clean));
         if !clean || self.allow.allows(&digest) {
             return None;
         }
@@ -242,15 +213,15 @@ impl Judge {
         let deadline = opening.read_at + self.timeout;
         let image = held.as_ref().and_then(|held| held.image);
         let settled = || self.settled(file, &origin, held.as_ref());
-        let inode = image.map(KnownAs::in_image).or_else(settled);
-        let outcome = self.judge_as(Input::File(file), inode, deadline);
+        let known_as = image.map(KnownAs::in_image).or_else(settled);
+        let outcome = self.judge_as(Input::File(file), known_as, deadline);
         // Whoever wants to write waits for the lease; but what is about to run is not what he
         // means it to be.
         match &held {
             Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
             _ => Some(Examined {
-                drift: self.drift.examine(opening, &origin, |copied| {
-                    self.is_unchanged(copied, &outcome, deadline)
+                drift: self.drift.examine(opening, &origin, |image| {
+                    self.is_unchanged(image, &outcome, deadline)
                 }),
                 outcome,
                 held,
@@ -270,19 +241,14 @@ impl Judge {
         let inode = Inode::of(file).ok()?;
         // Looked at again after it was sure that nobody writes.
         let settles = || inode.is_settled() && unwritten() && Inode::of(file).is_ok_and(|now| now == inode);
-        (self.known(inode).is_some() || settles()).then_some(KnownAs {
+        (self.digests.get(inode).is_some() || settles()).then_some(KnownAs {
             inode,
             in_image: false,
         })
     }
 
-    fn known(&self, inode: Inode) -> Option<Known> {
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        digests.get(&inode).copied()
-    }
-
-    /// Whether a file that was copied up still has the content that it has in the image.
-    fn is_unchanged(&self, copied: &Copied, outcome: &Outcome, deadline: Instant) -> bool {
+    /// Whether what was judged has the content that it has in the image.
+    fn is_unchanged(&self, image: &Below, outcome: &Outcome, deadline: Instant) -> bool {
         let Outcome::Judged { digest, .. } = outcome else {
             return false;
         };
@@ -290,10 +256,10 @@ impl Judge {
             size: self.max_size,
             deadline,
         };
-        let image = origin::reopen(&copied.image).map_err(Failure::Read);
-        let known_as = Some(KnownAs::in_image(copied.inode));
-        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), known_as, limits));
-        image.is_ok_and(|image| image == *digest)
+        let file = origin::reopen(&image.file).map_err(Failure::Read);
+        let known_as = Some(KnownAs::in_image(image.inode));
+        let below = file.and_then(|file| self.digest(Input::File(file.as_fd()), known_as, limits));
+        below.is_ok_and(|image| image == *digest)
     }
 
     /// Answers an opener that waited too long.
@@ -308,31 +274,38 @@ impl Judge {
     }
 
     /// The same for a file whose digest may be known by its inode.
-    fn judge_as(&self, input: Input<'_>, inode: Option<KnownAs>, deadline: Instant) -> Outcome {
+    fn judge_as(&self, input: Input<'_>, known_as: Option<KnownAs>, deadline: Instant) -> Outcome {
         let limits = Limits {
             size: self.max_size,
             deadline,
         };
         for _ in 0..TRIES {
-            match self.verdict(input, inode, limits) {
+            match self.verdict(input, known_as, limits) {
                 Ok(judged) => return judged,
-                Err(Failure::Changed) => self.forget(inode),
+                Err(Failure::Changed) => known_as.iter().for_each(|known| self.digests.forget(known.inode)),
                 Err(failure) => return Outcome::Unjudged(unjudged(failure)),
             }
         }
         Outcome::Unjudged(UnjudgedReason::Changing)
     }
 
-    fn verdict(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Outcome, Failure> {
-        let digest = self.digest(input, inode, limits)?;
+    fn verdict(
+        &self,
+        input: Input<'_>,
+        known_as: Option<KnownAs>,
+        limits: Limits,
+    ) -> Result<Outcome, Failure> {
+        let digest = self.digest(input, known_as, limits)?;
         let mut set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
         if self.allow.allows(&digest) {
             let verdict = Verdict::Clean;
             return Ok(Outcome::Judged { digest, verdict, set });
         }
-        if let Some(verdict) = self.remembered(&digest, &set) {
-            return Ok(Outcome::Judged { digest, verdict, set });
+        match self.verdicts.get(&digest, &set) {
+            Some(Known::Verdict(verdict)) => return Ok(Outcome::Judged { digest, verdict, set }),
+            Some(Known::Limit(reason)) => return Err(Failure::Limit(reason)),
+            None => {}
         }
         let mut verdict = Verdict::Clean;
         for engine in &self.engines {
@@ -341,59 +314,41 @@ impl Judge {
                 // No set is this one, so that it is neither remembered nor sealed.
                 set = format!("{set}+allow-list").into();
             }
+            if let Some(reason) = found.limit {
+                self.remember(digest, Known::limit(reason), &set);
+                return Err(Failure::Limit(reason));
+            }
             if let Some(finding) = found.worst {
                 verdict = Verdict::Bad(finding);
                 break;
             }
         }
-        self.remember(digest, verdict.clone(), &set);
+        self.remember(digest, Some(Known::Verdict(verdict.clone())), &set);
         Ok(Outcome::Judged { digest, verdict, set })
     }
 
     /// The identity of a content. An image's file is read once for all its containers, any other
     /// once until it changes.
-    fn digest(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Sha256, Failure> {
-        if let Some(known) = inode.and_then(|known_as| self.known(known_as.inode)) {
-            return Ok(known.digest);
+    fn digest(&self, input: Input<'_>, known_as: Option<KnownAs>, limits: Limits) -> Result<Sha256, Failure> {
+        if let Some(known) = known_as.and_then(|known_as| self.digests.get(known_as.inode)) {
+            return Ok(known);
         }
         let digest = engine::digest(input, limits)?;
-        if let (Some(KnownAs { inode, in_image }), Input::File(file)) = (inode, input)
-            && Identity::of(file).is_ok_and(|now| inode.is(&now))
-        {
-            let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-            digests.put(inode, Known { digest, in_image });
+        if let (Some(known_as), Input::File(file)) = (known_as, input) {
+            self.digests.put(known_as, file, digest);
         }
         Ok(digest)
     }
 
-    fn forget(&self, inode: Option<KnownAs>) {
-        if let Some(KnownAs { inode, .. }) = inode {
-            let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-            digests.pop(&inode);
-        }
-    }
-
     /// The version of all that judges: hash lists and rules.
     pub(crate) fn set(&self) -> Arc<str> {
-        let (hashes, rules) = (self.signatures.current(), self.workers.rules());
-        format!("{}-{}", hashes.version(), rules.version).into()
+        self.set.version()
     }
 
-    fn remembered(&self, digest: &Sha256, set: &str) -> Option<Verdict> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.set != set {
-            set.clone_into(&mut cache.set);
-            cache.verdicts.clear();
-        }
-        cache.verdicts.get(digest).cloned()
-    }
-
-    /// Keeps a verdict, unless the signatures changed while it was found.
-    fn remember(&self, digest: Sha256, verdict: Verdict, set: &str) {
-        let current = self.set();
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.set == set && *current == *set {
-            cache.verdicts.put(digest, verdict);
+    /// Keeps what is known, unless the signatures changed while it was found.
+    fn remember(&self, digest: Sha256, known: Option<Known>, set: &str) {
+        if let (Some(known), true) = (known, *self.set() == *set) {
+            self.verdicts.put(digest, known, set);
         }
     }
 
@@ -533,13 +488,6 @@ impl Judge {
         if action == Action::Alert {
             self.counters.alerts.one();
         }
-    }
-}
-
-impl KnownAs {
-    fn in_image(inode: Inode) -> Self {
-        let in_image = true;
-        Self { inode, in_image }
     }
 }
 

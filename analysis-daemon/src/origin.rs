@@ -45,9 +45,14 @@ pub(crate) enum Origin {
 pub(crate) struct Copied {
     /// `O_PATH`, in the upper layer.
     pub(crate) own: OwnedFd,
-    /// `O_PATH`, in a lower one.
-    pub(crate) image: OwnedFd,
-    /// Of the latter.
+    pub(crate) image: Below,
+}
+
+/// A file in a lower layer.
+#[derive(Debug)]
+pub(crate) struct Below {
+    /// `O_PATH`
+    pub(crate) file: OwnedFd,
     pub(crate) inode: Inode,
 }
 
@@ -195,17 +200,53 @@ fn layered(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Result<Orig
     if identity == opened {
         return Ok(Origin::Layer(own));
     }
-    let Some((image, stat)) = lower.next() else {
+    let Some((file, stat)) = lower.next() else {
         return Ok(Origin::Unknown);
     };
     // Overlayfs shows a file that was copied up under the number that it has in the image.
     let inode = Inode::from(&stat);
-    let is_it = opened == identity.numbered(inode.identity.number) && is_copy(&own, &image)?;
+    let is_it = opened == identity.numbered(inode.identity.number) && is_copy(&own, &file)?;
     Ok(if is_it {
-        Origin::Copied(Copied { own, image, inode })
+        let image = Below { file, inode };
+        Origin::Copied(Copied { own, image })
     } else {
         Origin::Unknown
     })
+}
+
+/// What the image has at the path of a file that process `pid` opened. A layer that only hides
+/// what is below it, by a whiteout or an opaque folder, is where the search ends.
+pub(crate) fn below(file: BorrowedFd<'_>, pid: i32, session: &Session) -> Option<Below> {
+    let path = path_on_rootfs(file, pid, session).ok()?;
+    below_upper(&session.container.layers, path.strip_prefix("/").ok()?)
+}
+
+fn below_upper(layers: &Layers, relative: &Path) -> Option<Below> {
+    for layer in &layers.lower {
+        let layer = open_layer(layer).ok()?;
+        match look_up(layer.as_fd(), relative) {
+            Ok((file, stat)) => {
+                let inode = Inode::from(&stat);
+                return is_regular(&stat).then_some(Below { file, inode });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !hides(layer.as_fd(), relative) => {}
+            // A part of the path is no folder there.
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Whether a folder of the path is opaque in a layer: nothing of the layers below shows in it.
+fn hides(layer: BorrowedFd<'_>, relative: &Path) -> bool {
+    let is_opaque = |folder: &Path| {
+        let mut value = [0; 1];
+        let found = look_up(layer, folder)
+            .map(|(folder, _)| rustix::fs::getxattr(fd_path(&folder), "trusted.overlay.opaque", &mut value));
+        matches!(found, Ok(Ok(1))) && value == *b"y"
+    };
+    let folders = relative.ancestors().skip(1);
+    folders.filter(|folder| *folder != Path::new("")).any(is_opaque)
 }
 
 /// The path of a file of the root file system, also when it was opened through a mount of a part
@@ -218,8 +259,8 @@ fn path_on_rootfs(file: BorrowedFd<'_>, pid: i32, session: &Session) -> io::Resu
     }
     // What a mount shows, and where, is the opener's own word; but whatever is found counts only
     // when it is the inode that was opened.
-    let mounts = mounts::of(pid)?;
-    let mount = mounts.iter().find(|seen| seen.id == mount);
+    let mut mounts = mounts::each_of(pid)?;
+    let mount = mounts.find_map(|seen| seen.ok().filter(|seen| seen.id == mount));
     let below = mount.and_then(|mount| Some(mount.root.join(path.strip_prefix(&mount.mount_point).ok()?)));
     Ok(below.unwrap_or(path))
 }
@@ -322,6 +363,34 @@ mod tests {
         assert!(regular_in(layer.path(), Path::new("file")).is_some());
         assert!(regular_in(layer.path(), Path::new("etc/passwd")).is_none());
         assert!(regular_in(layer.path(), Path::new("../../etc/passwd")).is_none());
+    }
+
+    #[test]
+    fn a_layer_that_hides_what_is_below_it_ends_the_search() {
+        let folder = tempfile::tempdir().unwrap();
+        let layer = |name: &str| folder.path().join(name);
+        for name in ["top", "middle", "bottom"] {
+            fs::create_dir_all(layer(name).join("opt/x")).unwrap();
+        }
+        for file in ["opt/a", "opt/gone", "opt/x/b"] {
+            fs::write(layer("bottom").join(file), "").unwrap();
+        }
+        // As good as a whiteout, which takes root to make.
+        fs::create_dir(layer("middle").join("opt/gone")).unwrap();
+        fs::write(layer("top").join("opt/file"), "").unwrap();
+        let layers = Layers {
+            upper: None,
+            lower: ["top", "middle", "bottom"].map(layer).to_vec(),
+        };
+        let found = |path: &str| below_upper(&layers, Path::new(path)).is_some();
+        assert!(found("opt/a") && found("opt/x/b") && found("opt/file"));
+        assert!(!found("opt/gone") && !found("opt/file/c") && !found("opt/none") && !found("opt/x"));
+        let flags = rustix::fs::XattrFlags::empty();
+        let opaque = layer("middle").join("opt/x");
+        match rustix::fs::setxattr(opaque, "trusted.overlay.opaque", b"y", flags) {
+            Ok(()) => assert!(found("opt/a") && !found("opt/x/b")),
+            Err(error) => eprintln!("not run: an opaque folder: {error}"),
+        }
     }
 
     #[test]

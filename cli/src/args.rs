@@ -195,6 +195,9 @@ pub(crate) enum QuarantineCommand {
     Restore {
         /// The item
         id: Ulid,
+        /// Puts the file there as the container's image has it, if that is clean; the item stays
+        #[arg(long)]
+        original: bool,
         /// Replaces what is at its path now
         #[arg(long)]
         force: bool,

@@ -3,7 +3,7 @@
 mod export;
 
 use lazaret_api::control::v1::{
-    ListQuarantineRequest, QuarantineItem, QuarantineState, RemoveQuarantinedRequest,
+    ListQuarantineRequest, QuarantineItem, QuarantineState, RemoveQuarantinedRequest, RestoreOriginalRequest,
     RestoreQuarantinedRequest,
 };
 use serde_json::{Value, json};
@@ -45,7 +45,18 @@ pub(crate) async fn run(
                 Safe(&file)
             ))
         }
-        QuarantineCommand::Restore { id, force, json } => restore(client, *id, *force, *json, printer).await,
+        QuarantineCommand::Restore {
+            id,
+            original: true,
+            force,
+            json,
+        } => restore_original(client, *id, *force, *json, printer).await,
+        QuarantineCommand::Restore {
+            id,
+            original: false,
+            force,
+            json,
+        } => restore(client, *id, *force, *json, printer).await,
         QuarantineCommand::Rm { ids, json } => remove(client, ids, *json, printer).await,
     }
 }
@@ -174,6 +185,38 @@ async fn restore(
     let (path, container, sha256) = (Safe(&path), Safe(&item.container_id), Safe(&item.sha256));
     printer.line(format_args!(
         "{id} is {path} of container {container} again, and {sha256} is allowed"
+    ))
+}
+
+async fn restore_original(
+    client: &Client,
+    id: Ulid,
+    force: bool,
+    json: bool,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let request = RestoreOriginalRequest {
+        id: id.to_string(),
+        force,
+    };
+    let restored = client
+        .connect()
+        .await?
+        .restore_original(request)
+        .await?
+        .into_inner();
+    let item = restored.item.unwrap_or_default();
+    if json {
+        let mut object = to_json(&item);
+        if let Some(object) = object.as_object_mut() {
+            object.insert("original_sha256".into(), restored.sha256.into());
+        }
+        return printer.json(&object);
+    }
+    let path = text::path(&item.path);
+    let (path, container, sha256) = (Safe(&path), Safe(&item.container_id), Safe(&restored.sha256));
+    printer.line(format_args!(
+        "{path} of container {container} is as in its image again ({sha256}); {id} stays in the quarantine"
     ))
 }
 

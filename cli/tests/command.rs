@@ -550,6 +550,26 @@ fn quarantined_files_are_shown_without_obeying_their_names() {
 }
 
 #[test]
+fn an_original_is_asked_for_by_a_call_of_its_own() {
+    let bench = Bench::new(quarantined(b""));
+    let restore = ["quarantine", "restore", "--original", ITEM];
+    let told = bench.run(&restore);
+    assert!(
+        told.code == 0 && told.out.contains("as in its image again"),
+        "{told:?}"
+    );
+    assert!(!told.out.contains('\u{1b}'), "{told:?}");
+    let told = bench.run(&[&restore[..], &["--force", "--json"]].concat());
+    let json: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!(
+        (&json["id"], &json["original_sha256"]),
+        (&json!(ITEM), &json!("0".repeat(64)))
+    );
+    let request = |force| format!("RestoreOriginalRequest {{ id: {ITEM:?}, force: {force} }}");
+    assert_eq!(bench.asked(), [request(false), request(true)]);
+}
+
+#[test]
 fn an_export_is_whole_and_overwrites_nothing() {
     // DIGEST is that of no bytes at all.
     for (content, code) in [(&b""[..], 0), (b"other", 1)] {

@@ -103,11 +103,14 @@ impl Cgroup {
 mod tests {
     use std::path::PathBuf;
 
+    use super::mounted::tests::mounted;
     use super::*;
 
-    fn mounts(lines: &[&str]) -> Vec<Hierarchy> {
-        let line = |line: &&str| mounted::parse(&format!("1 1 0:1 / {line}"));
-        lines.iter().filter_map(line).collect()
+    fn mounts(all: &[(&str, &str, &str)]) -> Vec<Hierarchy> {
+        let all = all
+            .iter()
+            .map(|(point, kind, options)| mounted("/", point, kind, options));
+        all.filter_map(Hierarchy::of).collect()
     }
 
     fn folder(path: &str) -> Folder {
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn version_2_has_one_folder() {
-        let mounts = mounts(&["/sys/fs/cgroup rw - cgroup2 cgroup rw"]);
+        let mounts = mounts(&[("/sys/fs/cgroup", "cgroup2", "rw")]);
         let found = Cgroup::parse("0::/kubepods.slice/c1.scope\n", &mounts);
         let wanted = folder("/sys/fs/cgroup/kubepods.slice/c1.scope");
         assert_eq!(found, Some(Cgroup::V2(wanted)));
@@ -125,9 +128,9 @@ mod tests {
     #[test]
     fn version_1_has_one_for_each_controller_also_on_a_hybrid_machine() {
         let mounts = mounts(&[
-            "/c/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct",
-            "/c/systemd rw - cgroup cgroup rw,name=systemd",
-            "/c/unified rw - cgroup2 cgroup2 rw",
+            ("/c/cpu,cpuacct", "cgroup", "rw,cpu,cpuacct"),
+            ("/c/systemd", "cgroup", "rw,name=systemd"),
+            ("/c/unified", "cgroup2", "rw"),
         ]);
         let membership = "9:memory:/m\n4:cpu,cpuacct:/a:b\n1:name=systemd:/s\n0::/u\n";
         let found = Cgroup::parse(membership, &mounts);

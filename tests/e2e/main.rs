@@ -12,6 +12,7 @@ mod like_stock;
 mod malware;
 mod quarantine;
 mod resources;
+mod scale;
 mod scan;
 mod seals;
 mod shared;
@@ -80,6 +81,7 @@ fn cases() -> impl Iterator<Item = Case> {
         writes::CASES,
         shared::CASES,
         quarantine::CASES,
+        scale::CASES,
         scan::CASES,
         workers::CASES,
         lifecycle::CASES,

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lazaret_tests::daemon::Daemon;
+use lazaret_tests::image::{Image, Traits};
 use lazaret_tests::incident::Incident;
-use lazaret_tests::malware::EFFECT;
+use lazaret_tests::malware::{self, EFFECT};
 use lazaret_tests::node::Node;
 use lazaret_tests::run::Run;
 use lazaret_tests::{command, wait};
@@ -25,6 +27,9 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("quarantine::off_denies_in_place", off),
     Case::shared("quarantine::full_denies_in_place", full),
     Case::shared("quarantine::full_disk_loses_nothing", full_disk),
+    Case::shared("quarantine::image_version_comes_back", image_version),
+    Case::shared("quarantine::image_version_is_refused", image_version_refused),
+    Case::shared("quarantine::image_version_stays_inside", image_version_race),
 ];
 
 const PATH: &str = "/opt/new/sh";
@@ -247,6 +252,216 @@ impl SmallDisk {
     fn clear(&self) -> Result<()> {
         Ok(fs::remove_file(&self.0)?)
     }
+}
+
+const TOOL_IMAGE: &str = "lazaret.test/tool:1";
+/// A clean script of that image, which containers put malware in the place of.
+const TOOL: &str = "/opt/dir/tool";
+
+/// A node that moves what it denies, and an image whose [`TOOL`] has all that a file can have.
+fn tool_node(world: &World) -> Result<Node> {
+    // CAP_NET_BIND_SERVICE, permitted and effective (linux/capability.h, version 2).
+    let capability = [0x0200_0001_u32, 1 << 10, 0, 0, 0].map(u32::to_le_bytes).concat();
+    let traits = Traits {
+        owner: (1000, 1001),
+        modified: 1_234_567_890,
+        xattrs: vec![
+            ("security.capability", capability),
+            ("user.note", b"\0kept\xff".to_vec()),
+        ],
+    };
+    let node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'critical'")?;
+    let content = format!("#!/bin/sh\necho {CLEAN}\n");
+    node.import(&Image::busybox(TOOL_IMAGE)?.file_with(
+        TOOL.trim_start_matches('/'),
+        0o4755,
+        traits,
+        content,
+    ))?;
+    Ok(node)
+}
+
+const CLEAN: &str = "AS-IN-THE-IMAGE";
+
+/// Starts a container that changes [`TOOL`] into malware and runs it; the item that it becomes.
+fn change_tool(node: &Node, id: &str) -> Result<String> {
+    let run = Run::new(id, TOOL_IMAGE).option("--annotation", "lazaret.io/drift=deny");
+    node.detach(&run.args(&["/bin/sleep", "600"]))?;
+    ensure!(shell(node, id, TOOL)?.ok()? == CLEAN);
+    shell(node, id, &drop_file(TOOL))?.ok()?;
+    was_denied(&shell(node, id, &effect(TOOL))?)?;
+    moved(node, id)
+}
+
+fn restore_original(node: &Node, item: &str, more: &[&str]) -> Result<command::Outcome> {
+    let args = [&["quarantine", "restore", "--original", item], more].concat();
+    command::run(&mut node.daemon()?.cli(&args))
+}
+
+fn image_version(world: &World) -> Result<()> {
+    let node = tool_node(world)?;
+    let (untouched, id) = (node.id("untouched"), node.id("changed"));
+    node.detach(&Run::new(&untouched, TOOL_IMAGE).args(&["/bin/sleep", "600"]))?;
+    let wanted = Seen::of(&node, &untouched, TOOL)?;
+    let item = change_tool(&node, &id)?;
+    ensure!(is_gone(&node, &id, TOOL)?, "the file is still there");
+
+    let told = restore_original(&node, &item, &["--json"])?;
+    let told: Value = serde_json::from_str(&told.ok()?)?;
+    let sha256 = told.pointer("/original_sha256").and_then(Value::as_str);
+    ensure!(
+        told.pointer("/id").and_then(Value::as_str) == Some(&item),
+        "{told}"
+    );
+    let found = Seen::of(&node, &id, TOOL)?;
+    ensure!(found == wanted, "{found:?} is not {wanted:?}");
+    ensure!(
+        sha256 == Some(&malware::sha256(&found.content)),
+        "{told} is not of what is there"
+    );
+    // Where nothing may run that the image does not have.
+    ensure!(shell(&node, &id, TOOL)?.ok()? == CLEAN, "it does not run");
+
+    let incident = incident(&node, &id, |it| it.text("/rule") == "Original restored")?;
+    for (pointer, value) in [
+        ("/action", "allow"),
+        ("/priority", "Notice"),
+        ("/file/path", TOOL),
+        ("/quarantine_item", &item),
+        ("/file/sha256", sha256.unwrap_or_default()),
+    ] {
+        ensure!(
+            incident.text(pointer) == value,
+            "{pointer} is not {value}: {incident:?}"
+        );
+    }
+    // What was there is kept, and allowed by nobody.
+    ensure!(find(&node, &item)?.text("/state") == "moved");
+    ensure!(lazaret(&node, &["allow", "list", "--json"])?.is_empty());
+    let again = restore_original(&node, &item, &[])?;
+    ensure!(again.code == 1 && again.err().contains("--force"), "{again:?}");
+    shell(&node, &id, &drop_file(TOOL))?.ok()?;
+    restore_original(&node, &item, &["--force"])?.ok()?;
+    ensure!(Seen::of(&node, &id, TOOL)? == wanted, "not replaced");
+    node.remove(&untouched)?;
+    node.remove(&id)
+}
+
+/// What there is to see of a file, as the host sees it in a container.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    content: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+    times: [(i64, i64); 2],
+    xattrs: Vec<(String, Vec<u8>)>,
+}
+
+impl Seen {
+    fn of(node: &Node, id: &str, path: &str) -> Result<Self> {
+        let pid = node.task_pid(id)?.context("it does not run")?;
+        let path = format!("/proc/{pid}/root{path}");
+        // In this order: to read it may change when it was read last.
+        let stat = fs::symlink_metadata(&path)?;
+        let mut names = vec![0; 4096];
+        let length = rustix::fs::listxattr(&path, &mut *names)?;
+        let names = String::from_utf8(names.get(..length).unwrap_or_default().to_owned())?;
+        let value = |name: &str| -> Result<_> {
+            let mut value = vec![0; 4096];
+            let length = rustix::fs::getxattr(&path, name, &mut *value)?;
+            value.truncate(length);
+            Ok((name.to_owned(), value))
+        };
+        let names = names.split('\0').filter(|name| !name.is_empty());
+        let mut xattrs = names.map(value).collect::<Result<Vec<_>>>()?;
+        xattrs.sort();
+        ensure!(xattrs.len() == 2, "the image has not what it should: {xattrs:?}");
+        Ok(Self {
+            mode: stat.mode(),
+            owner: (stat.uid(), stat.gid()),
+            times: [
+                (stat.atime(), stat.atime_nsec()),
+                (stat.mtime(), stat.mtime_nsec()),
+            ],
+            xattrs,
+            content: fs::read(&path)?,
+        })
+    }
+}
+
+fn image_version_refused(world: &World) -> Result<()> {
+    let node = world.own_node("[scan]\non_write = false\n[quarantine]\nmode = 'all'")?;
+    let id = node.id("refused");
+    node.detach(&Run::new(&id, IMAGE).tmpfs("/tmp").args(&["/bin/sleep", "600"]))?;
+    let refused = |item: &str, why: &str| -> Result<()> {
+        let told = restore_original(&node, item, &["--force"])?;
+        ensure!(
+            told.code == 1 && told.err().contains(why),
+            "not {why:?}: {told:?}"
+        );
+        ensure!(find(&node, item)?.text("/state") == "moved", "it changed");
+        Ok(())
+    };
+    let denied = |path: &str| -> Result<String> {
+        did_not_run(&shell(&node, &id, &effect(path))?)?;
+        let told = incident(&node, &id, |incident| {
+            incident.text("/action") == "quarantine" && incident.text("/file/path") == path
+        })?;
+        Ok(told.text("/quarantine_item").to_owned())
+    };
+    for path in [PATH, "/tmp/sh"] {
+        shell(&node, &id, &format!("mkdir -p /opt/new; {}", drop_file(path)))?.ok()?;
+        refused(
+            &denied(path)?,
+            &format!("the image of the container has no file {path}"),
+        )?;
+        ensure!(is_gone(&node, &id, path)?, "something came");
+    }
+    let item = denied(EVIL)?;
+    refused(&item, "own version of it is known bad (test binary)")?;
+    ensure!(is_gone(&node, &id, EVIL)?, "malware came back");
+    node.remove(&id)?;
+    refused(&item, "does not run under lazaret on this node")
+}
+
+/// The container moves the folder away while the file comes, and puts links there: out of the
+/// container as the host sees it, and to a folder of the container as the container sees it.
+fn image_version_race(world: &World) -> Result<()> {
+    let node = tool_node(world)?;
+    let outside = node.scratch().places().disk().join("outside");
+    fs::create_dir(&outside)?;
+    let id = node.id("race");
+    let item = change_tool(&node, &id)?;
+    let inside = outside.display();
+    let to_link = format!("mkdir -p {inside} && mv /opt/dir /opt/was && ln -s {inside} /opt/dir");
+    shell(&node, &id, &to_link)?.ok()?;
+    let refused = restore_original(&node, &item, &[])?;
+    ensure!(
+        refused.code == 1 && refused.err().contains("symbolic links"),
+        "{refused:?}"
+    );
+    let swap = "rm /opt/dir; mv /opt/was /opt/dir; mv /opt/dir /opt/was; ln -s";
+    let swapping = format!(
+        "while ! [ -e /opt/end ]; do {swap} {inside} /opt/dir; done; rm /opt/dir; mv /opt/was /opt/dir"
+    );
+    let mut swapper = node.exec_command(&node.id("swap"), &id, &["/bin/sh", "-c", &swapping]);
+    let mut swapper = swapper.spawn().context("the swapper")?;
+    let mut came = 0;
+    for _ in 0..60 {
+        came += u32::from(restore_original(&node, &item, &["--force"])?.code == 0);
+    }
+    shell(&node, &id, ": > /opt/end")?.ok()?;
+    ensure!(swapper.wait()?.success(), "the swapper failed");
+    let list = shell(&node, &id, &format!("ls -A {inside}; ls -A /opt/dir"))?.ok()?;
+    ensure!(
+        list.is_empty() || list == "tool",
+        "it went astray ({came} times it came): {list}"
+    );
+    ensure!(fs::read_dir(&outside)?.next().is_none(), "it left the container");
+    let last = restore_original(&node, &item, &["--force"])?;
+    ensure!(last.code == 0, "{last:?}");
+    ensure!(shell(&node, &id, TOOL)?.ok()? == CLEAN);
+    node.remove(&id)
 }
 
 fn shell(node: &Node, id: &str, script: &str) -> Result<command::Outcome> {

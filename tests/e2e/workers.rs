@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("workers::out_of_its_own_memory_is_replaced", greedy),
     Case::shared("workers::bad_rule_file_spares_the_rest", bad_rule_file),
     Case::shared("workers::new_rules_judge_at_once", reloaded),
+    Case::alone("workers::what_is_over_a_limit_is_unpacked_once", over_a_limit),
 ];
 
 /// Never comes to an end on a file that begins with its mark.
@@ -208,13 +209,7 @@ impl TightMemory {
 
 /// It has used more than a tenth of a second.
 fn is_busy(pid: &Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    let ticks = after_name
-        .split_whitespace()
-        .nth(11)
-        .and_then(|ticks| ticks.parse::<u64>().ok());
-    ticks.is_some_and(|ticks| ticks >= 10)
+    lazaret_sys::stat::of(pid.as_raw()).is_ok_and(|stat| stat.ticks >= 10)
 }
 
 fn bad_rule_file(world: &World) -> Result<()> {
@@ -247,6 +242,42 @@ fn reloaded(world: &World) -> Result<()> {
     was_denied(&rules.shell("cat /tmp/marked")?)?;
     let listed = command::check(&mut rules.node.daemon()?.cli(&["rules", "list"]))?;
     ensure!(listed.contains("new_one"), "{listed}");
+    rules.node.remove(&rules.id)?;
+    Ok(fs::remove_dir_all(&rules.folder)?)
+}
+
+/// An archive that unpacks to more than it may is told about at each open, and unpacked once.
+fn over_a_limit(world: &World) -> Result<()> {
+    let config = "[scan]\ntimeout = '4s'\nunpack = { size = '128MiB', ratio = 1000000 }";
+    let rules = Rules::configured(world, config, &[])?;
+    let bomb = "dd if=/dev/zero bs=1M count=160 2>/dev/null | gzip > /tmp/bomb.gz";
+    rules.shell(bomb)?.ok()?;
+    let open = |path: &str, known: usize| -> Result<u64> {
+        let busy = || Ok::<_, anyhow::Error>(procs::Weight::of(rules.workers()?).ticks);
+        let before = busy()?;
+        rules.shell(&format!("cat {path} > /dev/null"))?.ok()?;
+        wait::until_true("the incident", SOON, || {
+            let told = rules.node.incidents_of(&rules.id).unwrap_or_default();
+            let told = told
+                .iter()
+                .filter(|it| it.text("/output").contains("scan.unpack.size"));
+            told.count() == known
+        })?;
+        Ok(busy()?.saturating_sub(before))
+    };
+    let first = open("/tmp/bomb.gz", 1)?;
+    ensure!(first >= 5, "too little work to tell by: {first} ticks");
+    for known in 2..5 {
+        let again = open("/tmp/bomb.gz", known)?;
+        ensure!(again * 4 < first, "unpacked again: {again} ticks after {first}");
+    }
+    // Whoever allows it is heard, and so is who takes that back. To be digested, it is opened.
+    let sha256 = rules.shell("sha256sum /tmp/bomb.gz")?.ok()?;
+    let sha256 = sha256.split_whitespace().next().context("no digest")?;
+    command::check(&mut rules.node.daemon()?.cli(&["allow", "add", sha256]))?;
+    open("/tmp/bomb.gz", 5)?;
+    command::check(&mut rules.node.daemon()?.cli(&["allow", "rm", sha256]))?;
+    open("/tmp/bomb.gz", 6)?;
     rules.node.remove(&rules.id)?;
     Ok(fs::remove_dir_all(&rules.folder)?)
 }

@@ -22,9 +22,28 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\ntester:x:1000:1000:tester:/
 const GROUP: &str = "root:x:0:\ntester:x:1000:\n";
 
 enum Entry {
-    Folder { mode: u32 },
-    File { mode: u32, content: Vec<u8> },
-    Link { target: String },
+    Folder {
+        mode: u32,
+    },
+    File {
+        mode: u32,
+        traits: Traits,
+        content: Vec<u8>,
+    },
+    Link {
+        target: String,
+    },
+}
+
+/// What a file has besides its mode and content.
+#[derive(Debug, Clone, Default)]
+pub struct Traits {
+    /// User and group id.
+    pub owner: (u32, u32),
+    /// Seconds since 1970.
+    pub modified: u64,
+    /// Extended attributes: names and values.
+    pub xattrs: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// An image of one layer. The same calls give the same bytes.
@@ -77,7 +96,19 @@ impl Image {
 
     /// Adds a file, its folders too.
     #[must_use]
-    pub fn file(mut self, path: impl AsRef<[u8]>, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+    pub fn file(self, path: impl AsRef<[u8]>, mode: u32, content: impl Into<Vec<u8>>) -> Self {
+        self.file_with(path, mode, Traits::default(), content)
+    }
+
+    /// Adds a file that is not just anybody's.
+    #[must_use]
+    pub fn file_with(
+        mut self,
+        path: impl AsRef<[u8]>,
+        mode: u32,
+        traits: Traits,
+        content: impl Into<Vec<u8>>,
+    ) -> Self {
         let path = path.as_ref();
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         for folder in slashes.filter_map(|(at, _)| path.get(..at)) {
@@ -89,6 +120,7 @@ impl Image {
             path,
             Entry::File {
                 mode,
+                traits,
                 content: content.into(),
             },
         );
@@ -151,8 +183,20 @@ impl Image {
                     let mut header = header(EntryType::Directory, *mode, 0);
                     tar.append_data(&mut header, path, std::io::empty())?;
                 }
-                Entry::File { mode, content } => {
+                Entry::File {
+                    mode,
+                    traits,
+                    content,
+                } => {
+                    // As GNU tar and Go have it.
+                    let key = |name: &str| format!("SCHILY.xattr.{name}");
+                    let keys: Vec<_> = traits.xattrs.iter().map(|(name, _)| key(name)).collect();
+                    let values = traits.xattrs.iter().map(|(_, value)| value.as_slice());
+                    tar.append_pax_extensions(keys.iter().map(String::as_str).zip(values))?;
                     let mut header = header(EntryType::Regular, *mode, content.len() as u64);
+                    header.set_uid(traits.owner.0.into());
+                    header.set_gid(traits.owner.1.into());
+                    header.set_mtime(traits.modified);
                     tar.append_data(&mut header, path, content.as_slice())?;
                 }
                 Entry::Link { target } => {

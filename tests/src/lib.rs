@@ -10,6 +10,7 @@ pub mod binaries;
 pub mod command;
 pub mod containerd;
 pub mod daemon;
+pub mod herd;
 pub mod image;
 pub mod incident;
 pub mod interrupt;

@@ -1,10 +1,11 @@
 //! Processes: our own children, and finding those that belong to a run.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context, Result};
+use lazaret_sys::stat;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,9 +78,7 @@ pub fn all() -> impl Iterator<Item = Pid> {
 /// Whether a process runs. One that waits to be reaped does not: nobody may be there to do it.
 #[must_use]
 pub fn alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    stat::of(pid.as_raw()).is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X'))
 }
 
 /// The command line of a process, empty for zombies and kernel threads.
@@ -105,11 +104,8 @@ pub fn has_env(pid: Pid, name: &str, value: &str) -> bool {
 /// Who started a process, as the kernel has it now.
 #[must_use]
 pub fn parent(pid: Pid) -> Option<Pid> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // pid (name) state parent ...
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let parent = after_name.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Pid::from_raw(parent))
+    let stat = stat::of(pid.as_raw()).ok()?;
+    Some(Pid::from_raw(stat.parent))
 }
 
 /// A process and all that it or its children started.
@@ -136,6 +132,48 @@ pub fn pss_kib(pid: Pid) -> Result<u64> {
         .and_then(|line| line.split_whitespace().next())
         .context("no Pss line")?;
     Ok(number.parse()?)
+}
+
+/// What the descriptors of a process refer to, as far as the kernel tells.
+pub fn descriptors(pid: Pid) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok())
+}
+
+/// What some processes use together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Weight {
+    /// How many there are.
+    pub processes: u64,
+    /// Proportional set size.
+    pub pss_kib: u64,
+    /// Descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Clock ticks on a processor since each began.
+    pub ticks: u64,
+}
+
+impl Weight {
+    /// Of those that are there.
+    pub fn of(pids: impl IntoIterator<Item = Pid>) -> Self {
+        let mut sum = Self::default();
+        for pid in pids {
+            let (Ok(pss_kib), Ok(stat)) = (pss_kib(pid), stat::of(pid.as_raw())) else {
+                continue;
+            };
+            sum.processes += 1;
+            sum.pss_kib += pss_kib;
+            sum.descriptors += descriptors(pid).count() as u64;
+            sum.threads += u64::from(stat.threads);
+            sum.ticks += stat.ticks;
+        }
+        sum
+    }
 }
 
 /// The pid written in a cgroup's `cgroup.procs`, all of them.

@@ -31,6 +31,13 @@ impl Run {
         }
     }
 
+    /// The same with another id.
+    #[must_use]
+    pub fn with_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.id);
+        self
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {

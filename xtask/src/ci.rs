@@ -64,3 +64,22 @@ fn cargo_command(args: &[&str]) -> Command {
     command.args(args);
     command
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context as _, Result};
+    use toml::Table;
+
+    fn lints(manifest: &str) -> Result<toml::Value> {
+        let manifest: Table = manifest.parse()?;
+        let workspace = manifest.get("workspace").context("no [workspace]")?;
+        Ok(workspace.get("lints").context("no lints")?.clone())
+    }
+
+    #[test]
+    fn the_fuzz_targets_have_the_lints_of_all_else() -> Result<()> {
+        let ours = lints(include_str!("../../Cargo.toml"))?;
+        assert_eq!(lints(include_str!("../../fuzz/Cargo.toml"))?, ours);
+        Ok(())
+    }
+}

@@ -1,6 +1,5 @@
 //! `cargo xtask soak`: container after container for a long time, and nothing may grow.
 
-use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use lazaret_tests::image::Image;
 use lazaret_tests::malware::{EFFECT, Malware};
 use lazaret_tests::node::Node;
 use lazaret_tests::packages::Release;
+use lazaret_tests::procs::Weight;
 use lazaret_tests::run::Run;
 use lazaret_tests::{interrupt, ui, wait};
 
@@ -31,13 +31,6 @@ pub(crate) struct Args {
     containerd: String,
 }
 
-/// What would grow if something leaked.
-#[derive(Debug, Clone, Copy)]
-struct Weight {
-    pss_kib: u64,
-    fds: usize,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let release = Release::find(&args.containerd)?;
     elevate::with_root(|binaries| soak(args.n, release, binaries))
@@ -53,7 +46,7 @@ fn soak(n: u32, release: Release, binaries: &Binaries) -> Result<ExitCode> {
     lives(&node, n, "container lifecycles")?;
     let after = weigh(&node)?;
     ensure!(
-        after.fds <= before.fds,
+        after.descriptors <= before.descriptors,
         "file descriptors leak: {before:?} then {after:?}"
     );
     ensure!(
@@ -105,10 +98,6 @@ fn weigh(node: &Node) -> Result<Weight> {
     wait::until_true("the shims to end", Duration::from_secs(30), || {
         node.shims().is_empty()
     })?;
-    let daemon = node.daemon()?;
-    let pid = daemon.pid().context("lazaretd does not run")?;
-    Ok(Weight {
-        pss_kib: daemon.pss_kib()?,
-        fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
-    })
+    let pid = node.daemon()?.pid().context("lazaretd does not run")?;
+    Ok(Weight::of([pid]))
 }

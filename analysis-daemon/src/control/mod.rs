@@ -14,9 +14,10 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lazaret_api::control::v1::control_server::ControlServer;
 use thiserror::Error;
@@ -26,7 +27,9 @@ use tonic::transport::Server;
 use crate::allow::AllowList;
 use crate::counters::Counters;
 use crate::daemon::Daemon;
+use crate::engine::Input;
 use crate::incidents::IncidentLog;
+use crate::judge::Outcome;
 use crate::quarantine::Quarantine;
 use crate::registry::ContainerStatus;
 use crate::scan::Scans;
@@ -71,6 +74,9 @@ pub(crate) enum ControlError {
 /// Loads the rules anew; blocks meanwhile.
 type Reload = Arc<dyn Fn() -> Result<Arc<Rules>, ZygoteError> + Send + Sync>;
 
+/// Finds a verdict on a file; blocks meanwhile.
+type JudgeFile = dyn Fn(BorrowedFd<'_>) -> Outcome + Send + Sync;
+
 type FindSession = dyn Fn(&str, &str) -> Option<Arc<Session>> + Send + Sync;
 
 /// What the API tells of and works on.
@@ -89,6 +95,7 @@ pub(crate) struct State {
     containerd: PathBuf,
     /// The guarded container with this namespace and id.
     session: Box<FindSession>,
+    judge: Box<JudgeFile>,
     streams: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
 }
@@ -98,6 +105,7 @@ impl State {
         let registry = Arc::clone(daemon);
         let sessions = Arc::clone(daemon);
         let workers = Arc::clone(&daemon.workers);
+        let judge = Arc::clone(&daemon.judge);
         Self {
             node: daemon.node.clone(),
             started_at: daemon.started_at,
@@ -111,6 +119,7 @@ impl State {
             scans: Arc::clone(&daemon.scans),
             containerd: daemon.containerd.clone(),
             session: Box::new(move |namespace, id| sessions.registry.find(namespace, id)),
+            judge: Box::new(move |file| judge.judge(Input::File(file), Instant::now() + judge.timeout)),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stopped,
         }

@@ -1,9 +1,11 @@
 //! The calls about the quarantine.
 
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use lazaret_api::control::v1 as api;
+use lazaret_types::Sha256;
 use tokio::sync::mpsc;
 use tonic::Status;
 use ulid::Ulid;
@@ -79,6 +81,21 @@ pub(super) fn restore(state: &State, id: Ulid, force: bool, by: &str) -> Result<
     state.quarantine.restore(id, session.as_deref(), force, by)
 }
 
+/// Puts the image's own version where an item was. Blocks.
+pub(super) fn restore_original(
+    state: &State,
+    id: Ulid,
+    force: bool,
+    by: &str,
+) -> Result<(Item, Sha256), Refusal> {
+    let item = state.quarantine.get(id)?;
+    let session = (state.session)(&item.container.namespace, &item.container.id);
+    let judge = |file: BorrowedFd<'_>| (state.judge)(file);
+    state
+        .quarantine
+        .restore_original(id, session.as_deref(), force, by, judge)
+}
+
 /// Runs what blocks on a thread for that.
 pub(super) async fn blocking<T: Send + 'static>(
     state: &Arc<State>,
@@ -106,7 +123,13 @@ pub(super) fn status(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::NoItem(_) => Status::not_found(text),
         Refusal::Occupied(_) => Status::already_exists(text),
-        Refusal::NotRunning(_) | Refusal::Ending => Status::failed_precondition(text),
+        Refusal::NotInImage(_) => Status::not_found(text),
+        Refusal::NotRunning(_)
+        | Refusal::NoLayers(_)
+        | Refusal::NotLayered(_)
+        | Refusal::OriginalBad(_)
+        | Refusal::OriginalUnjudged(_)
+        | Refusal::Ending => Status::failed_precondition(text),
         Refusal::Full { .. } | Refusal::TooMany(_) | Refusal::Allow(_) => Status::resource_exhausted(text),
         _ => Status::unavailable(text),
     }

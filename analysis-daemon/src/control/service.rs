@@ -176,6 +176,21 @@ impl Control for Service {
         }))
     }
 
+    async fn restore_original(
+        &self,
+        request: Request<api::RestoreOriginalRequest>,
+    ) -> Result<Response<api::RestoreOriginalResponse>, Status> {
+        let by = allow::caller(&request);
+        let request = request.into_inner();
+        let id = quarantine::id(&request.id)?;
+        let restore = move |state: &State| quarantine::restore_original(state, id, request.force, &by);
+        let (item, sha256) = quarantine::blocking(&self.0, restore).await?;
+        Ok(Response::new(api::RestoreOriginalResponse {
+            item: Some(quarantine::to_api(item)),
+            sha256: sha256.to_string(),
+        }))
+    }
+
     async fn remove_quarantined(
         &self,
         request: Request<api::RemoveQuarantinedRequest>,

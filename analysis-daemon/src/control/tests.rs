@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::incidents::Draft;
-use crate::judge::{Outcome, Verdict};
+use crate::judge::Verdict;
 use crate::registry::GuardState;
 use crate::scan::Means;
 
@@ -69,6 +69,7 @@ impl Bench {
             quarantine: quarantine.unwrap(),
             containerd: "/nonexistent/containerd.sock".into(),
             session: Box::new(|_, _| None),
+            judge: Box::new(|_| unreachable!("no container, no image")),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stopped,
         };
@@ -117,7 +118,7 @@ impl Bench {
 
 /// Scans that find every file of one byte bad.
 fn scans(state: &Path, incidents: &Arc<IncidentLog>, allow: &Arc<AllowList>) -> Arc<Scans> {
-    let judge = |file: std::os::fd::BorrowedFd<'_>, _: std::time::Instant| {
+    let judge = |file: BorrowedFd<'_>, _: Instant| {
         let size = rustix::fs::fstat(file).unwrap().st_size;
         let finding = Finding {
             severity: Severity::Critical,

@@ -11,11 +11,17 @@ use super::hex;
 /// Extended attributes kept of one file, names and values together, in bytes.
 const MAX_XATTRS: usize = 4096;
 
+/// The same where they only pass through memory: a value has at most 64 KiB (`XATTR_SIZE_MAX`).
+const MAX_WHOLE: usize = 1 << 20;
+
 /// The names of all extended attributes that a file may have (`XATTR_LIST_MAX`).
 const MAX_LIST: usize = 64 << 10;
 
 /// The attribute that makes an executable privileged.
 const CAPABILITY: &[u8] = b"security.capability";
+
+/// A POSIX access control list.
+const ACL: &[u8] = b"system.posix_acl_access";
 
 /// What a file's owner gave it.
 const USER: &[u8] = b"user.";
@@ -53,12 +59,26 @@ struct Xattr {
 impl Attributes {
     /// Reads them.
     pub(super) fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
+        Self::within(MAX_XATTRS, file)
+    }
+
+    /// All of a file that is not to be recorded.
+    ///
+    /// # Errors
+    /// Also when there are more than [`MAX_WHOLE`].
+    pub(super) fn whole(file: BorrowedFd<'_>) -> io::Result<Self> {
+        let all = Self::within(MAX_WHOLE, file)?;
+        let too_many = || io::Error::other("it has too many extended attributes");
+        (!all.xattrs_cut).then_some(all).ok_or_else(too_many)
+    }
+
+    fn within(room: usize, file: BorrowedFd<'_>) -> io::Result<Self> {
         let stat = rustix::fs::fstat(file)?;
         let time = |seconds, nanoseconds| Time {
             seconds,
             nanoseconds: u32::try_from(nanoseconds).unwrap_or_default(),
         };
-        let (xattrs, xattrs_cut) = xattrs(file, MAX_XATTRS)?;
+        let (xattrs, xattrs_cut) = xattrs(file, room)?;
         Ok(Self {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
@@ -102,7 +122,7 @@ fn xattrs(file: BorrowedFd<'_>, mut room: usize) -> io::Result<(Vec<Xattr>, bool
     let names = names.get(..length).unwrap_or_default();
     let (mut kept, mut cut) = (Vec::new(), false);
     for name in names.split(|byte| *byte == 0) {
-        if name != CAPABILITY && !name.starts_with(USER) {
+        if ![CAPABILITY, ACL].contains(&name) && !name.starts_with(USER) {
             continue;
         }
         let Some(left) = room.checked_sub(name.len()) else {

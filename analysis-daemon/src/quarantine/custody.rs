@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lazaret_types::{ContainerFields, Finding, Sha256};
 use ulid::Ulid;
@@ -14,6 +15,7 @@ use ulid::Ulid;
 use super::attributes::Attributes;
 use super::item::{Item, SCHEMA, State};
 use super::object;
+use super::original::Original;
 use super::place::{self, Place, Stamp};
 use super::refusal::Refusal;
 use super::step::{Step, passed};
@@ -24,6 +26,8 @@ use crate::allow::{AllowList, Allowed};
 #[derive(Debug)]
 pub(super) struct Custody {
     pub(super) store: Store,
+    /// Held while something is put into a container: two of one item would be in each other's way.
+    putting: Mutex<()>,
 }
 
 /// A file that was judged.
@@ -78,6 +82,7 @@ impl Custody {
     pub(super) fn open(folder: &Path, bounds: Bounds) -> io::Result<Self> {
         Ok(Self {
             store: Store::open(folder, bounds)?,
+            putting: Mutex::default(),
         })
     }
 
@@ -123,6 +128,7 @@ impl Custody {
 
     /// Finishes in a container what a daemon that was killed had begun.
     pub(super) fn settle(&self, root: BorrowedFd<'_>, namespace: &str, container: &str) {
+        let _putting = self.putting();
         for id in self.store.unsettled() {
             let Ok(item) = self.store.get(id) else { continue };
             if !item.is_of(namespace, container) {
@@ -168,10 +174,9 @@ impl Custody {
         allow: &AllowList,
         allowed: Allowed,
     ) -> Result<Item, Refusal> {
+        let _putting = self.putting();
         let place = Place::find(root, item.path(), item.id)?;
-        if !replace && place.is_taken() {
-            return Err(Refusal::Occupied(crate::evidence::escape(item.path()).0));
-        }
+        is_free(&place, replace, &item)?;
         let object = self.store.open_object(&item)?;
         let before = item.state;
         let item = self.store.set_state(item, State::Restoring)?;
@@ -184,6 +189,40 @@ impl Custody {
         self.store.remove(item.id)?;
         Ok(item)
     }
+
+    /// Puts the image's own version where an item was. What was taken stays in the store.
+    pub(super) fn put_original(
+        &self,
+        root: BorrowedFd<'_>,
+        item: Item,
+        original: &Original,
+        judged: Sha256,
+        replace: bool,
+    ) -> Result<Item, Refusal> {
+        let _putting = self.putting();
+        let place = Place::find_as_written(root, item.path(), item.id)?;
+        is_free(&place, replace, &item)?;
+        let before = item.state;
+        // Whoever comes after a crash looks for what was coming.
+        let item = self.store.set_state(item, State::Restoring)?;
+        let put = place.put(replace, |file| original.write(file, judged));
+        if put.is_ok() {
+            passed(Step::OriginalNamed);
+        }
+        let item = self.store.set_state(item, before);
+        put.and(item)
+    }
+
+    fn putting(&self) -> MutexGuard<'_, ()> {
+        self.putting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_free(place: &Place, replace: bool, item: &Item) -> Result<(), Refusal> {
+    if !replace && place.is_taken() {
+        return Err(Refusal::Occupied(crate::evidence::escape(item.path()).0));
+    }
+    Ok(())
 }
 
 /// Allows an item's content and puts its file there, or does neither.

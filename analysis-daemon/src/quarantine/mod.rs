@@ -10,6 +10,7 @@ mod custody;
 mod hex;
 mod item;
 mod object;
+mod original;
 mod place;
 mod queue;
 mod refusal;
@@ -28,7 +29,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use lazaret_config::QuarantineMode;
-use lazaret_types::{ContainerFields, Finding, Severity};
+use lazaret_types::{ContainerFields, Finding, Severity, Sha256};
 use ulid::Ulid;
 
 pub(crate) use item::{Item, State};
@@ -44,6 +45,7 @@ use crate::judge::{Outcome, Verdict};
 use crate::origin;
 use crate::session::Session;
 use custody::{Custody, Suspect};
+use original::Original;
 use queue::{Case, Queue, Task};
 use store::Bounds;
 
@@ -258,6 +260,54 @@ impl Quarantine {
         let allowed = Allowed::new(item.sha256, reason, by.to_owned(), None);
         self.custody
             .restore(session.root.as_fd(), item, replace, &self.allow, allowed)
+    }
+
+    /// Puts the image's own version of a file where an item was, if `judge` finds it clean, and
+    /// tells it. The item stays. Returns it and what its path is now. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Then nothing has changed in the container.
+    pub(crate) fn restore_original(
+        &self,
+        id: Ulid,
+        session: Option<&Session>,
+        replace: bool,
+        by: &str,
+        judge: impl FnOnce(BorrowedFd<'_>) -> Outcome,
+    ) -> Result<(Item, Sha256), Refusal> {
+        let item = self.get(id)?;
+        let Some(session) = session.filter(|session| !session.ending.load(Ordering::Acquire)) else {
+            return Err(Refusal::NoLayers(item.container.id));
+        };
+        if session.container.layers.lower.is_empty() {
+            return Err(Refusal::NotLayered(item.container.id));
+        }
+        let original = Original::find(&session.container.layers, item.path())?;
+        let (digest, set) = match judge(original.as_fd()) {
+            Outcome::Judged {
+                digest,
+                verdict: Verdict::Clean,
+                set,
+            } => (digest, set),
+            Outcome::Judged {
+                verdict: Verdict::Bad(finding),
+                ..
+            } => return Err(Refusal::OriginalBad(finding.rule)),
+            Outcome::Unjudged(reason) => return Err(Refusal::OriginalUnjudged(reason)),
+        };
+        let root = session.root.as_fd();
+        let item = self
+            .custody
+            .put_original(root, item, &original, digest, replace)?;
+        let put = report::Put {
+            item: &item,
+            digest,
+            size: original.size(),
+            set,
+            by,
+        };
+        self.incidents.report(put.draft(session));
+        Ok((item, digest))
     }
 
     /// Forgets an item, and its content if no other item has it. Blocks on the disk.

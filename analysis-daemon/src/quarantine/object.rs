@@ -128,6 +128,12 @@ pub(super) fn identify(source: impl Read, expected: u64, cancelled: &dyn Fn() ->
     transfer(source.take(expected.saturating_add(1)), cancelled, |_, _| Ok(()))
 }
 
+/// Copies content as it is, and tells what it was. Reads one byte more than expected, as above.
+pub(super) fn copy(source: impl Read, sink: &mut impl Write, expected: u64) -> io::Result<Copied> {
+    let source = source.take(expected.saturating_add(1));
+    transfer(source, &|| false, |_, bytes| sink.write_all(bytes))
+}
+
 /// Takes the content out of an object.
 ///
 /// # Errors

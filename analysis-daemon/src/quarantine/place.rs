@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use lazaret_sys::open_in_root;
+use lazaret_sys::{open_as_written, open_in_root};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
 use rustix::io::Errno;
 use ulid::Ulid;
@@ -90,10 +90,28 @@ impl Place {
     /// # Errors
     /// When there is no such folder.
     pub(super) fn find(root: BorrowedFd<'_>, path: &Path, id: Ulid) -> Result<Self, Refusal> {
+        Self::by(open_in_root, root, path, id)
+    }
+
+    /// As [`Place::find`], when no part of the path is a link and all of it is on the mount that
+    /// the root is on.
+    ///
+    /// # Errors
+    /// Also when it is otherwise.
+    pub(super) fn find_as_written(root: BorrowedFd<'_>, path: &Path, id: Ulid) -> Result<Self, Refusal> {
+        Self::by(open_as_written, root, path, id)
+    }
+
+    fn by(
+        open: impl FnOnce(BorrowedFd<'_>, &Path, OFlags) -> io::Result<OwnedFd>,
+        root: BorrowedFd<'_>,
+        path: &Path,
+        id: Ulid,
+    ) -> Result<Self, Refusal> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Refusal::NoPath);
         };
-        let folder = open_in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY)
+        let folder = open(root, parent, OFlags::PATH | OFlags::DIRECTORY)
             .map_err(Refusal::io("open the file's folder in the container"))?;
         Ok(Self {
             folder,

@@ -59,6 +59,24 @@ pub(crate) enum Refusal {
         "container {0} does not run under lazaret on this node: `lazaret quarantine export` gives you the content"
     )]
     NotRunning(String),
+    /// As [`Refusal::NotRunning`], for what only its layers have.
+    #[error(
+        "container {0} does not run under lazaret on this node, so nothing tells which layers its image had: \
+        a new container of the image has the file as the image has it"
+    )]
+    NoLayers(String),
+    /// What is below was hidden by nobody, it never was there.
+    #[error("the image of the container has no file {0}")]
+    NotInImage(String),
+    /// The container's root is no overlay of layers.
+    #[error("the root file system of container {0} is not made of layers: nothing tells what its image had")]
+    NotLayered(String),
+    /// The image is no better.
+    #[error("the image's own version of it is known bad ({0}); `lazaret allow add` allows a content")]
+    OriginalBad(String),
+    /// Nor is it known to be.
+    #[error("the image's own version of it could not be judged: {0}")]
+    OriginalUnjudged(lazaret_types::UnjudgedReason),
     /// A list that must stay bounded.
     #[error(transparent)]
     Allow(#[from] crate::allow::AllowError),

@@ -3,13 +3,15 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use lazaret_types::{Action, FileFields, Severity};
+use lazaret_types::{Action, FileFields, Severity, Sha256};
 
 use super::custody::Moved;
+use super::item::Item;
 use super::queue::Case;
 use super::refusal::Refusal;
 use crate::evidence;
 use crate::incidents::Draft;
+use crate::session::Session;
 
 /// The incident of a file that was moved, or was not.
 pub(super) fn draft(case: &Case, moved: Result<&Moved, &Refusal>) -> Draft {
@@ -55,6 +57,46 @@ pub(super) fn draft(case: &Case, moved: Result<&Moved, &Refusal>) -> Draft {
         ..Draft::new(name, severity, action, output)
     }
 }
+
+/// The image's version of a file that is where an item was.
+pub(super) struct Put<'a> {
+    pub(super) item: &'a Item,
+    /// Of the image's version, as is what follows.
+    pub(super) digest: Sha256,
+    /// Bytes.
+    pub(super) size: u64,
+    /// By which it is clean.
+    pub(super) set: Arc<str>,
+    /// Who had it put there.
+    pub(super) by: &'a str,
+}
+
+impl Put<'_> {
+    pub(super) fn draft(self, session: &Session) -> Draft {
+        let (path, path_escaped) = evidence::escape(self.item.path());
+        let output = format!(
+            "allow: {path} of container {} is as in its image again, by {}; what was there stays item {}",
+            session.container.id, self.by, self.item.id
+        );
+        Draft {
+            tags: vec!["file".into(), "quarantine".into()],
+            signature_set: Some(self.set),
+            container: Some(Arc::clone(&session.container)),
+            file: Some(FileFields {
+                path,
+                path_escaped,
+                host_path: None,
+                sha256: Some(self.digest),
+                size: self.size,
+            }),
+            item: Some(self.item.id),
+            ..Draft::new(ORIGINAL_RESTORED, Severity::Notice, Action::Allow, output)
+        }
+    }
+}
+
+/// The incident's `rule` when a container has a file of its image again.
+const ORIGINAL_RESTORED: &str = "Original restored";
 
 /// The incident's `rule` when a file stayed where it was.
 const NOT_QUARANTINED: &str = "Not quarantined";

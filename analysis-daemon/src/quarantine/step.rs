@@ -16,6 +16,8 @@ pub(super) enum Step {
     Allowed,
     AttributesRestored,
     Restored,
+    OriginalWritten,
+    OriginalNamed,
     ItemForgotten,
 }
 
@@ -35,7 +37,7 @@ mod dying {
     /// The variable that names the step.
     pub(in crate::quarantine) const DIE_AT: &str = "LAZARET_TEST_DIE_AT";
 
-    pub(in crate::quarantine) const ALL: [Step; 11] = [
+    pub(in crate::quarantine) const ALL: [Step; 13] = [
         Step::PartOfObjectWritten,
         Step::ObjectWritten,
         Step::ObjectNamed,
@@ -46,6 +48,8 @@ mod dying {
         Step::Allowed,
         Step::AttributesRestored,
         Step::Restored,
+        Step::OriginalWritten,
+        Step::OriginalNamed,
         Step::ItemForgotten,
     ];
 

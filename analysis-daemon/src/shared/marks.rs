@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lazaret_sys::fanotify::Group;
-use lazaret_sys::mounts::{self, Device, Mount};
+use lazaret_sys::mounts::{self, Device, Mount, Mounts};
 use lazaret_sys::pidfd;
 use lazaret_types::Superblock;
 use rustix::fs::{Mode, OFlags};
@@ -320,21 +320,32 @@ fn mounts_of(session: &Session) -> io::Result<Vec<Mount>> {
 /// machine's init, which may be another, until it breaks off. None is kept: it would keep the mount
 /// busy.
 fn on_host(device: Device, each: impl Fn(BorrowedFd<'_>) -> io::Result<ControlFlow<()>>) -> io::Result<()> {
-    let root = |path: &str| rustix::fs::open(path, ROOT, Mode::empty());
-    let own = mounts::own()?;
-    let mut of_init = mounts::of(1)?;
-    of_init.retain(|mount| !own.contains(mount));
-    for (root, mounts) in [(root("/"), own), (root("/proc/1/root"), of_init)] {
-        // We may not be allowed to look into the init; then its mounts wait for their first opener.
-        let Ok(root) = root else { continue };
-        for mount in mounts.iter().filter(|mount| mount.device == device) {
-            let Some(on) = mounts::reach(root.as_fd(), mount) else {
-                continue;
-            };
-            if each(on.as_fd())?.is_break() {
-                return Ok(());
-            }
-        }
+    if on_mounts(device, "/", mounts::each_own()?, &each)?.is_continue() && !mounts::as_init()? {
+        return on_mounts(device, "/proc/1/root", mounts::each_of(1)?, &each).map(|_end| ());
     }
     Ok(())
+}
+
+/// The same for what is seen from one root. A node has thousands of mounts: they are not collected.
+fn on_mounts(
+    device: Device,
+    root: &str,
+    seen: Mounts,
+    each: impl Fn(BorrowedFd<'_>) -> io::Result<ControlFlow<()>>,
+) -> io::Result<ControlFlow<()>> {
+    // We may not be allowed to look into the init; then its mounts wait for their first opener.
+    let Ok(root) = rustix::fs::open(root, ROOT, Mode::empty()) else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    for mount in seen {
+        let mount = mount?;
+        let on = (mount.device == device).then(|| mounts::reach(root.as_fd(), &mount));
+        let Some(on) = on.flatten() else {
+            continue;
+        };
+        if each(on.as_fd())?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }

@@ -178,7 +178,10 @@ impl Workers {
                 let (zygote, ready) = Zygote::start(&self.settings).map_err(died)?;
                 state.zygote = zygote;
                 // The files may have changed since the rules were loaded last.
-                self.publish(ready);
+                let old = self.rules();
+                if self.publish(ready).version != old.version {
+                    self.changes.tell();
+                }
                 state.zygote.fork().map_err(died)
             }
         }

@@ -10,7 +10,7 @@ use lazaret_api::control::v1::{
     AddAllowedRequest, AddAllowedResponse, Allowed, ExportQuarantinedRequest, ExportedChunk,
     ListAllowedRequest, ListQuarantineRequest, ListScansRequest, ListScansResponse, QuarantineItem,
     RemoveAllowedRequest, RemoveAllowedResponse, RemoveQuarantinedRequest, RemoveQuarantinedResponse,
-    RestoreQuarantinedRequest, RestoreQuarantinedResponse,
+    RestoreOriginalRequest, RestoreOriginalResponse, RestoreQuarantinedRequest, RestoreQuarantinedResponse,
 };
 use lazaret_api::control::v1::{
     AddSignatureRequest, AddSignatureResponse, Event, EventsRequest, GetStatusRequest, GetStatusResponse,
@@ -139,6 +139,19 @@ impl Control for Daemon {
             &self.0,
             &request.into_inner(),
             RestoreQuarantinedResponse { item },
+        )
+    }
+
+    async fn restore_original(
+        &self,
+        request: Request<RestoreOriginalRequest>,
+    ) -> Result<Response<RestoreOriginalResponse>, Status> {
+        let item = self.0.items.first().cloned();
+        let sha256 = "0".repeat(64);
+        refused(
+            &self.0,
+            &request.into_inner(),
+            RestoreOriginalResponse { item, sha256 },
         )
     }
 

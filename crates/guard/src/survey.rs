@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use lazaret_sys::mounts::{self, Device, Mount};
+use lazaret_sys::mounts::{self, Device, Mount, Mounts};
 use lazaret_sys::pidfd;
 use lazaret_types::{LossPolicy, Superblock};
 use thiserror::Error;
@@ -72,7 +72,6 @@ pub enum SurveyError {
 /// Sorts the superblocks of a container whose init is blocked.
 pub(crate) fn survey(target: &Target, policy: LossPolicy) -> Result<Survey, SurveyError> {
     let seen = mounts_of_init(target.init.as_fd())?;
-    let host = host_devices(&target.container.bundle)?;
     let root_id = mounts::id_of(target.root.as_fd())?;
 
     let mut by_device: BTreeMap<Device, Vec<&Mount>> = BTreeMap::new();
@@ -82,6 +81,8 @@ pub(crate) fn survey(target: &Target, policy: LossPolicy) -> Result<Survey, Surv
     {
         by_device.entry(mount.device).or_default().push(mount);
     }
+    let asked = by_device.keys().copied().collect();
+    let host = of_host(&asked, &target.container.bundle)?;
     let mut survey = Survey::default();
     for (device, mounts) in by_device {
         let Some(first) = mounts.first() else { continue };
@@ -117,17 +118,28 @@ fn mounts_of_init(init: BorrowedFd<'_>) -> Result<Vec<Mount>, SurveyError> {
     Ok(seen?)
 }
 
-/// The superblocks that the host mounts, but for the bundle's own rootfs, which
-/// containerd mounts in the host's namespace for this container alone.
-fn host_devices(bundle: &Path) -> io::Result<BTreeSet<Device>> {
+/// Which of these superblocks the host mounts, but for the bundle's own rootfs, which containerd
+/// mounts in the host's namespace for this container alone. A node has thousands of mounts, and
+/// each container comes by here: only what is asked for is kept.
+fn of_host(asked: &BTreeSet<Device>, bundle: &Path) -> io::Result<BTreeSet<Device>> {
     let rootfs = bundle
         .canonicalize()
         .unwrap_or_else(|_gone| bundle.to_owned())
         .join("rootfs");
-    // Ours may differ from init's: containerd can be confined to one of its own.
-    let mounts = mounts::of(1)?.into_iter().chain(mounts::own()?);
-    Ok(mounts
-        .filter(|mount| mount.mount_point != rootfs)
-        .map(|mount| mount.device)
-        .collect())
+    let mut found = BTreeSet::new();
+    let mut look = |mounts: Mounts| -> io::Result<()> {
+        for mount in mounts {
+            let mount = mount?;
+            if asked.contains(&mount.device) && mount.mount_point != rootfs {
+                found.insert(mount.device);
+            }
+        }
+        Ok(())
+    };
+    look(mounts::each_of(1)?)?;
+    // Ours may differ from init's: containerd can be confined to a namespace of its own.
+    if !mounts::as_init()? {
+        look(mounts::each_own()?)?;
+    }
+    Ok(found)
 }

@@ -14,10 +14,11 @@ use crate::mounts;
 /// # Errors
 /// `NotFound` when the machine has no cgroup v2 mounted, or the process is gone.
 pub fn v2_folder(pid: i32) -> io::Result<PathBuf> {
-    let hierarchy = mounts::own()?
-        .into_iter()
-        .find(|mount| mount.fs_type == "cgroup2")
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 file system is mounted"))?
+    // Found early among what may be thousands of mounts.
+    let is_it = |mount: &io::Result<mounts::Mount>| mount.as_ref().map_or(true, |it| it.fs_type == "cgroup2");
+    let hierarchy = mounts::each_own()?
+        .find(is_it)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup2 file system is mounted"))??
         .mount_point;
     let path = v2_path(pid)?;
     Ok(hierarchy.join(path.strip_prefix("/").unwrap_or(&path)))

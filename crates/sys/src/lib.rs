@@ -15,6 +15,7 @@ pub mod pidfd;
 pub mod pidns;
 pub mod priority;
 pub mod seqpacket;
+pub mod stat;
 pub mod thread;
 pub mod wait;
 #[cfg(feature = "tokio")]
@@ -38,7 +39,25 @@ pub fn fd_path(fd: impl AsFd) -> PathBuf {
 /// # Errors
 /// As `openat2(2)`; `EAGAIN` after a race with a rename is retried a few times.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    resolve(
+        root,
+        path,
+        flags,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// As [`open_in_root`], but the path must mean what it says: no link of any kind is followed, and
+/// all of it lies on the mount of `root`.
+///
+/// # Errors
+/// As [`open_in_root`]; `ELOOP` when there is a link, `EXDEV` when there is another mount.
+pub fn open_as_written(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let strict = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    resolve(root, path, flags, ResolveFlags::IN_ROOT | strict)
+}
+
+fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags, resolve: ResolveFlags) -> io::Result<OwnedFd> {
     let open = || rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
     // The kernel cannot prove that `..` stayed inside while a rename runs anywhere.
     const TRIES: u32 = 16;

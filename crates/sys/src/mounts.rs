@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read as _, Take};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -38,6 +38,8 @@ pub struct Mount {
     pub mount_point: PathBuf,
     /// e.g. `overlay`
     pub fs_type: String,
+    /// Those of the file system: all of its mounts have them.
+    pub super_options: String,
 }
 
 /// The mounts that a process sees, in the order in which they were made.
@@ -45,15 +47,82 @@ pub struct Mount {
 /// # Errors
 /// When the process is gone, or the kernel's text is not what it documents.
 pub fn of(pid: i32) -> io::Result<Vec<Mount>> {
-    read(Path::new(&format!("/proc/{pid}/mountinfo")))
+    each_of(pid)?.collect()
 }
 
-/// The mounts that we see.
+/// The same one by one, for who keeps few of them: a node has thousands.
 ///
 /// # Errors
 /// As [`of`].
-pub fn own() -> io::Result<Vec<Mount>> {
-    read(Path::new("/proc/self/mountinfo"))
+pub fn each_of(pid: i32) -> io::Result<Mounts> {
+    Mounts::open(format!("/proc/{pid}/mountinfo"))
+}
+
+/// The mounts that we see, one by one.
+///
+/// # Errors
+/// As [`of`].
+pub fn each_own() -> io::Result<Mounts> {
+    Mounts::open("/proc/self/mountinfo".into())
+}
+
+/// Whether we see the mounts that the machine's init sees. No mount is in two namespaces, so who
+/// sees the same one first sees the same all over; and, unlike for the name of init's namespace,
+/// one needs no right to trace it.
+///
+/// # Errors
+/// As [`of`].
+pub fn as_init() -> io::Result<bool> {
+    let first = |mut mounts: Mounts| -> io::Result<_> { Ok(mounts.next().transpose()?.map(|it| it.id)) };
+    Ok(first(each_own()?)? == first(each_of(1)?)?)
+}
+
+/// Reads mounts as they are asked for.
+#[derive(Debug)]
+pub struct Mounts {
+    path: String,
+    text: BufReader<Take<File>>,
+    line: Vec<u8>,
+}
+
+impl Mounts {
+    fn open(path: String) -> io::Result<Self> {
+        let text = File::open(&path)?.take(MAX_BYTES + 1);
+        Ok(Self {
+            path,
+            text: BufReader::new(text),
+            line: Vec::new(),
+        })
+    }
+
+    /// None at the end.
+    fn read(&mut self) -> io::Result<Option<Mount>> {
+        self.line.clear();
+        if self.text.read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        if self.text.get_ref().limit() == 0 {
+            let what = format!("{} is larger than {MAX_BYTES} bytes", self.path);
+            return Err(io::Error::other(what));
+        }
+        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
+        let mount = parse(line).ok_or_else(|| {
+            let line = String::from_utf8_lossy(line);
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("unexpected mountinfo line {line:?}"),
+            )
+        });
+        mount.map(Some)
+    }
+}
+
+impl Iterator for Mounts {
+    type Item = io::Result<Mount>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
 }
 
 /// The id of the mount that a descriptor is on: what [`Mount::id`] names.
@@ -104,29 +173,6 @@ pub fn namespace_of(pid: i32) -> io::Result<Namespace> {
     Ok(Namespace(metadata.ino()))
 }
 
-fn read(path: &Path) -> io::Result<Vec<Mount>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other(format!(
-            "{} is larger than {MAX_BYTES} bytes",
-            path.display()
-        )));
-    }
-    text.split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            parse(line).ok_or_else(|| {
-                let line = String::from_utf8_lossy(line);
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("unexpected mountinfo line {line:?}"),
-                )
-            })
-        })
-        .collect()
-}
-
 /// `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT OPTIONS [TAG...] - TYPE SOURCE OPTIONS`
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -141,12 +187,14 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let mount_point = path(fields.next()?);
     fields.find(|field| *field == b"-")?;
     let fs_type = String::from_utf8(unescape(fields.next()?)).ok()?;
+    let super_options = fields.nth(1).map(unescape).unwrap_or_default();
     Some(Mount {
         id,
         device,
         root,
         mount_point,
         fs_type,
+        super_options: String::from_utf8_lossy(&super_options).into_owned(),
     })
 }
 
@@ -184,13 +232,15 @@ mod tests {
 
     #[test]
     fn reads_a_line_with_tags_and_escapes() {
-        let line = b"36 35 98:0 /mnt1 /mnt\\040two\\134 rw,noatime master:1 shared:3 - ext3 /dev/root rw";
+        let line =
+            b"36 35 98:0 /mnt1 /mnt\\040two\\134 rw,noatime master:1 shared:3 - ext3 /dev/root rw,a\\054b";
         let mount = parse(line).unwrap();
         assert_eq!(mount.id, 36);
         assert_eq!(mount.device, Device { major: 98, minor: 0 });
         assert_eq!(mount.root, Path::new("/mnt1"));
         assert_eq!(mount.mount_point, Path::new("/mnt two\\"));
         assert_eq!(mount.fs_type, "ext3");
+        assert_eq!(mount.super_options, "rw,a,b");
     }
 
     #[test]
@@ -210,7 +260,8 @@ mod tests {
     fn knows_the_mount_of_a_descriptor() {
         let root = File::open("/").unwrap();
         let id = id_of(root.as_fd()).unwrap();
-        let mount = own().unwrap().into_iter().find(|mount| mount.id == id).unwrap();
+        let mut all = each_own().unwrap().map(Result::unwrap);
+        let mount = all.find(|mount| mount.id == id).unwrap();
         assert_eq!(mount.mount_point, Path::new("/"));
         assert_eq!(device_of(Path::new("/")).unwrap(), mount.device);
         assert_eq!(id_of(reach(root.as_fd(), &mount).unwrap().as_fd()).unwrap(), id);

@@ -51,7 +51,8 @@ impl Budget {
         }
     }
 
-    /// The first limit that kept something from being read.
+    /// The first limit that kept something from being read; or that time ran out, because then
+    /// another try may see more.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         self.reached
@@ -131,7 +132,34 @@ impl Budget {
     }
 
     fn reach(&mut self, limit: Limit) -> Spent {
+        if limit == Limit::Time {
+            self.reached = Some(limit);
+        }
         self.reached.get_or_insert(limit);
         Spent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn that_time_ran_out_outweighs_what_came_before() {
+        let mut budget = Budget::new(Limits {
+            depth: 1,
+            members: 1,
+            size: 1,
+            ratio: 1,
+            deadline: Instant::now() + Duration::from_secs(600),
+        });
+        assert!(!budget.allows_depth(2));
+        assert!(budget.take(2).is_err());
+        assert_eq!(budget.limit(), Some(Limit::Depth), "the first one");
+        budget.left.deadline = Instant::now() - Duration::from_millis(1);
+        assert!(budget.begin_member().is_err());
+        assert_eq!(budget.limit(), Some(Limit::Time));
     }
 }

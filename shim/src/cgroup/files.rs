@@ -44,6 +44,17 @@ impl Keyed {
     }
 }
 
+/// Copies numbers of a [`Keyed`] file into fields of a message. A field is called as its number is,
+/// or names it.
+macro_rules! copy {
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+    ($stat:ident => $message:ident { $($field:ident $(= $key:literal)?),* $(,)? }) => {
+        $($message.$field = $stat.get(copy!(@key $field $($key)?));)*
+    };
+}
+pub(super) use copy;
+
 /// Without a limit it is the largest that there is. Counters that run in parallel may
 /// make the kernel show a negative sum, which is none.
 pub(super) fn number(text: &str) -> u64 {

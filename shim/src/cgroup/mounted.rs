@@ -1,8 +1,11 @@
 //! Where cgroup file systems are mounted.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use lazaret_sys::mounts::{self, Mount};
 
 /// One hierarchy of cgroups.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +18,19 @@ pub(super) struct Hierarchy {
 }
 
 impl Hierarchy {
+    pub(super) fn of(mount: Mount) -> Option<Self> {
+        let controllers = match mount.fs_type.as_str() {
+            "cgroup" => mount.super_options.split(',').map(str::to_owned).collect(),
+            "cgroup2" => Vec::new(),
+            _ => return None,
+        };
+        Some(Self {
+            root: mount.root,
+            mount_point: mount.mount_point,
+            controllers,
+        })
+    }
+
     /// The folder of a cgroup, by its path as the kernel tells it.
     pub(super) fn folder(&self, cgroup: &str) -> PathBuf {
         let cgroup = Path::new(cgroup);
@@ -23,56 +39,58 @@ impl Hierarchy {
     }
 }
 
-/// All hierarchies of version 1, and that of version 2.
+/// All hierarchies of version 1, and that of version 2, each once.
 pub(super) fn hierarchies() -> io::Result<Vec<Hierarchy>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text.lines().filter_map(parse).collect())
-}
-
-/// `ID PARENT MAJOR:MINOR ROOT MOUNT_POINT OPTIONS [TAG...] - TYPE SOURCE OPTIONS`
-pub(super) fn parse(line: &str) -> Option<Hierarchy> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let (mut mount, mut filesystem) = (mount.split(' '), filesystem.split(' '));
-    let controllers = match (filesystem.next()?, filesystem.nth(1)) {
-        ("cgroup", Some(options)) => options.split(',').map(str::to_owned).collect(),
-        ("cgroup2", _) => Vec::new(),
-        _ => return None,
-    };
-    Some(Hierarchy {
-        root: mount.nth(3)?.into(),
-        mount_point: mount.next()?.into(),
-        controllers,
-    })
+    // Every process is in each of them. They are mounted early, and a node has thousands of
+    // mounts: who has found all asks for no more.
+    let count = fs::read_to_string("/proc/self/cgroup")?.lines().count();
+    let mut found = BTreeMap::new();
+    for mount in mounts::each_own()? {
+        let mount = mount?;
+        let device = mount.device;
+        if let Some(hierarchy) = Hierarchy::of(mount) {
+            found.entry(device).or_insert(hierarchy);
+        }
+        if found.len() >= count {
+            break;
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    #[test]
-    fn finds_both_versions() {
-        let memory = "29 25 0:26 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory";
-        let memory = parse(memory).unwrap();
-        assert_eq!(memory.controllers, ["rw", "memory"]);
-        assert_eq!(memory.folder("/a/b"), Path::new("/sys/fs/cgroup/memory/a/b"));
-        let unified = parse("30 25 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw").unwrap();
-        assert!(unified.controllers.is_empty());
-        assert_eq!(unified.folder("/"), Path::new("/sys/fs/cgroup/unified"));
-        for other in [
-            "31 25 0:28 / /tmp rw - tmpfs cgroup rw",
-            "rubbish",
-            "a - cgroup",
-            "",
-        ] {
-            assert_eq!(parse(other), None);
+    pub(in super::super) fn mounted(root: &str, mount_point: &str, fs_type: &str, options: &str) -> Mount {
+        Mount {
+            id: 29,
+            device: mounts::Device { major: 0, minor: 26 },
+            root: root.into(),
+            mount_point: mount_point.into(),
+            fs_type: fs_type.into(),
+            super_options: options.into(),
         }
     }
 
     #[test]
+    fn finds_both_versions() {
+        let memory = mounted("/", "/sys/fs/cgroup/memory", "cgroup", "rw,memory");
+        let memory = Hierarchy::of(memory).unwrap();
+        assert_eq!(memory.controllers, ["rw", "memory"]);
+        assert_eq!(memory.folder("/a/b"), Path::new("/sys/fs/cgroup/memory/a/b"));
+        let unified = mounted("/", "/sys/fs/cgroup/unified", "cgroup2", "rw");
+        let unified = Hierarchy::of(unified).unwrap();
+        assert!(unified.controllers.is_empty());
+        assert_eq!(unified.folder("/"), Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(Hierarchy::of(mounted("/", "/tmp", "tmpfs", "cgroup")), None);
+    }
+
+    #[test]
     fn knows_a_part_of_a_hierarchy() {
-        let nested = "29 25 0:26 /docker/x /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids";
-        let nested = parse(nested).unwrap();
+        let nested = mounted("/docker/x", "/sys/fs/cgroup/pids", "cgroup", "rw,pids");
+        let nested = Hierarchy::of(nested).unwrap();
         assert_eq!(
             nested.folder("/docker/x/pod"),
             Path::new("/sys/fs/cgroup/pids/pod")

@@ -9,7 +9,7 @@ use containerd_shim_protos::cgroups::metrics::{
 use containerd_shim_protos::protobuf::MessageField;
 
 use super::Controllers;
-use super::files::{Folder, huge_page_sizes, number};
+use super::files::{Folder, copy, huge_page_sizes, number};
 
 /// The kernel counts user and system time in these, whatever its own ticks are.
 const NANOSECONDS_PER_TICK: u64 = 10_000_000;
@@ -73,47 +73,18 @@ fn memory_stat(folder: &Folder) -> MemoryStat {
         ..Default::default()
     };
     let stat = folder.keyed("memory.stat");
-    for (key, field) in memory_fields(&mut memory) {
-        *field = stat.get(key);
-    }
+    copy! { stat => memory {
+        cache, rss, rss_huge, mapped_file, dirty, writeback, pg_pg_in = "pgpgin",
+        pg_pg_out = "pgpgout", pg_fault = "pgfault", pg_maj_fault = "pgmajfault", inactive_anon,
+        active_anon, inactive_file, active_file, unevictable, hierarchical_memory_limit,
+        hierarchical_swap_limit = "hierarchical_memsw_limit", total_cache, total_rss,
+        total_rss_huge, total_mapped_file, total_dirty, total_writeback,
+        total_pg_pg_in = "total_pgpgin", total_pg_pg_out = "total_pgpgout",
+        total_pg_fault = "total_pgfault", total_pg_maj_fault = "total_pgmajfault",
+        total_inactive_anon, total_active_anon, total_inactive_file, total_active_file,
+        total_unevictable,
+    } }
     memory
-}
-
-fn memory_fields(memory: &mut MemoryStat) -> [(&'static str, &mut u64); 32] {
-    [
-        ("cache", &mut memory.cache),
-        ("rss", &mut memory.rss),
-        ("rss_huge", &mut memory.rss_huge),
-        ("mapped_file", &mut memory.mapped_file),
-        ("dirty", &mut memory.dirty),
-        ("writeback", &mut memory.writeback),
-        ("pgpgin", &mut memory.pg_pg_in),
-        ("pgpgout", &mut memory.pg_pg_out),
-        ("pgfault", &mut memory.pg_fault),
-        ("pgmajfault", &mut memory.pg_maj_fault),
-        ("inactive_anon", &mut memory.inactive_anon),
-        ("active_anon", &mut memory.active_anon),
-        ("inactive_file", &mut memory.inactive_file),
-        ("active_file", &mut memory.active_file),
-        ("unevictable", &mut memory.unevictable),
-        ("hierarchical_memory_limit", &mut memory.hierarchical_memory_limit),
-        ("hierarchical_memsw_limit", &mut memory.hierarchical_swap_limit),
-        ("total_cache", &mut memory.total_cache),
-        ("total_rss", &mut memory.total_rss),
-        ("total_rss_huge", &mut memory.total_rss_huge),
-        ("total_mapped_file", &mut memory.total_mapped_file),
-        ("total_dirty", &mut memory.total_dirty),
-        ("total_writeback", &mut memory.total_writeback),
-        ("total_pgpgin", &mut memory.total_pg_pg_in),
-        ("total_pgpgout", &mut memory.total_pg_pg_out),
-        ("total_pgfault", &mut memory.total_pg_fault),
-        ("total_pgmajfault", &mut memory.total_pg_maj_fault),
-        ("total_inactive_anon", &mut memory.total_inactive_anon),
-        ("total_active_anon", &mut memory.total_active_anon),
-        ("total_inactive_file", &mut memory.total_inactive_file),
-        ("total_active_file", &mut memory.total_active_file),
-        ("total_unevictable", &mut memory.total_unevictable),
-    ]
 }
 
 fn memory_entry(folder: &Folder, prefix: &str) -> MemoryEntry {

@@ -6,7 +6,7 @@ use containerd_shim_protos::cgroups_v2::metrics::{
 };
 use containerd_shim_protos::protobuf::MessageField;
 
-use super::files::{Folder, huge_page_sizes, number};
+use super::files::{Folder, copy, huge_page_sizes, number};
 
 /// Statistics of all controllers; of one that is off they are 0.
 pub(super) fn metrics(folder: &Folder) -> Metrics {
@@ -62,46 +62,14 @@ fn memory(folder: &Folder) -> MemoryStat {
         ..Default::default()
     };
     let stat = folder.keyed("memory.stat");
-    for (key, field) in memory_fields(&mut memory) {
-        *field = stat.get(key);
-    }
+    copy! { stat => memory {
+        anon, file, kernel_stack, slab, sock, shmem, file_mapped, file_dirty, file_writeback,
+        anon_thp, inactive_anon, active_anon, inactive_file, active_file, unevictable,
+        slab_reclaimable, slab_unreclaimable, pgfault, pgmajfault, workingset_refault,
+        workingset_activate, workingset_nodereclaim, pgrefill, pgscan, pgsteal, pgactivate,
+        pgdeactivate, pglazyfree, pglazyfreed, thp_fault_alloc, thp_collapse_alloc,
+    } }
     memory
-}
-
-fn memory_fields(memory: &mut MemoryStat) -> [(&'static str, &mut u64); 31] {
-    [
-        ("anon", &mut memory.anon),
-        ("file", &mut memory.file),
-        ("kernel_stack", &mut memory.kernel_stack),
-        ("slab", &mut memory.slab),
-        ("sock", &mut memory.sock),
-        ("shmem", &mut memory.shmem),
-        ("file_mapped", &mut memory.file_mapped),
-        ("file_dirty", &mut memory.file_dirty),
-        ("file_writeback", &mut memory.file_writeback),
-        ("anon_thp", &mut memory.anon_thp),
-        ("inactive_anon", &mut memory.inactive_anon),
-        ("active_anon", &mut memory.active_anon),
-        ("inactive_file", &mut memory.inactive_file),
-        ("active_file", &mut memory.active_file),
-        ("unevictable", &mut memory.unevictable),
-        ("slab_reclaimable", &mut memory.slab_reclaimable),
-        ("slab_unreclaimable", &mut memory.slab_unreclaimable),
-        ("pgfault", &mut memory.pgfault),
-        ("pgmajfault", &mut memory.pgmajfault),
-        ("workingset_refault", &mut memory.workingset_refault),
-        ("workingset_activate", &mut memory.workingset_activate),
-        ("workingset_nodereclaim", &mut memory.workingset_nodereclaim),
-        ("pgrefill", &mut memory.pgrefill),
-        ("pgscan", &mut memory.pgscan),
-        ("pgsteal", &mut memory.pgsteal),
-        ("pgactivate", &mut memory.pgactivate),
-        ("pgdeactivate", &mut memory.pgdeactivate),
-        ("pglazyfree", &mut memory.pglazyfree),
-        ("pglazyfreed", &mut memory.pglazyfreed),
-        ("thp_fault_alloc", &mut memory.thp_fault_alloc),
-        ("thp_collapse_alloc", &mut memory.thp_collapse_alloc),
-    ]
 }
 
 fn memory_events(folder: &Folder) -> MemoryEvents {

@@ -2,6 +2,7 @@
 
 mod files;
 mod report;
+mod scale;
 mod scan;
 mod start;
 mod stats;
@@ -25,6 +26,8 @@ enum Bench {
     Files(files::Args),
     /// How fast files are scanned, beside YARA-X's own command line, ClamAV and YARA
     Scan(scan::Args),
+    /// What a thousand containers at once cost, and that each of them is guarded
+    Scale(scale::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -32,5 +35,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Bench::Start(args) => start::run(args),
         Bench::Files(args) => files::run(args),
         Bench::Scan(args) => scan::run(args),
+        Bench::Scale(args) => scale::run(args),
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use rustix::fs::{Timespec, Timestamps, XattrFlags};
 
-use super::super::item::State;
+use super::super::item::{Item, State};
 use super::super::object::HEADER;
 use super::*;
 
@@ -109,6 +109,59 @@ fn a_restore_overwrites_only_what_it_is_told_to() {
     restore(true).unwrap();
     assert_eq!(fs::read(bench.inside("/opt/bad")).unwrap(), BAD);
     assert_eq!(bench.names("root/opt"), ["bad"]);
+}
+
+#[test]
+fn the_original_comes_as_it_was_judged_and_the_item_stays() {
+    let bench = Bench::new();
+    let file = bench.drop_bad("/opt/bad");
+    let item = bench.take(&file, "/opt/bad", BAD).unwrap().unwrap().item;
+    let (original, root) = (original(bench.folder.path()), root(bench.folder.path()));
+    let put = |item: &Item, judged, force| {
+        bench
+            .custody
+            .put_original(root.as_fd(), item.clone(), &original, judged, force)
+    };
+    // It was another one that was judged.
+    assert!(matches!(put(&item, sha256(BAD), false), Err(Refusal::Changed)));
+    assert_eq!(bench.names("root/opt"), [] as [&str; 0]);
+    assert_eq!(bench.custody.store.get(item.id).unwrap(), item);
+
+    assert_eq!(put(&item, sha256(GOOD), false).unwrap(), item);
+    assert_eq!(fs::read(bench.inside("/opt/bad")).unwrap(), GOOD);
+    assert_eq!(bench.custody.store.get(item.id).unwrap(), item);
+    assert!(matches!(
+        put(&item, sha256(GOOD), false),
+        Err(Refusal::Occupied(_))
+    ));
+    fs::write(bench.inside("/opt/bad"), "newer").unwrap();
+    put(&item, sha256(GOOD), true).unwrap();
+    assert_eq!(fs::read(bench.inside("/opt/bad")).unwrap(), GOOD);
+    assert_eq!(bench.names("root/opt"), ["bad"]);
+}
+
+#[test]
+fn the_original_follows_no_link() {
+    let bench = Bench::new();
+    fs::create_dir(bench.inside("/opt/a")).unwrap();
+    let file = bench.drop_bad("/opt/a/bad");
+    let item = bench.take(&file, "/opt/a/bad", BAD).unwrap().unwrap().item;
+    let (original, root) = (original(bench.folder.path()), root(bench.folder.path()));
+    fs::remove_dir(bench.inside("/opt/a")).unwrap();
+    fs::create_dir(bench.inside("/opt/b")).unwrap();
+    for target in [bench.host("outside"), "../opt/b".into(), "b".into()] {
+        symlink(target, bench.inside("/opt/a")).unwrap();
+        for force in [false, true] {
+            let refused = bench
+                .custody
+                .put_original(root.as_fd(), item.clone(), &original, sha256(GOOD), force)
+                .unwrap_err();
+            assert!(refused.to_string().contains("symbolic links"), "{refused}");
+        }
+        fs::remove_file(bench.inside("/opt/a")).unwrap();
+    }
+    assert_eq!(bench.names("outside"), ["original"]);
+    assert_eq!(bench.names("root/opt/b"), [] as [&str; 0]);
 }
 
 #[test]

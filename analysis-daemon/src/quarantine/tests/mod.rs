@@ -18,6 +18,7 @@ use sha2::Digest;
 use tempfile::TempDir;
 
 use super::custody::{Custody, Moved, Suspect};
+use super::original::Original;
 use super::refusal::Refusal;
 use super::store::Bounds;
 use crate::allow::{AllowList, Allowed};
@@ -119,6 +120,16 @@ fn take(
         time: "2026-01-01T00:00:00.000000Z".into(),
     };
     custody.take(suspect, &|| false)
+}
+
+/// What the image has where [`BAD`] was.
+const GOOD: &[u8] = b"#!/bin/sh\necho good\n";
+
+/// The image's version, in a file of the host.
+fn original(folder: &Path) -> Original {
+    let path = folder.join("outside/original");
+    fs::write(&path, GOOD).unwrap();
+    Original::of(&File::open(path).unwrap().into()).unwrap()
 }
 
 fn allowed() -> Allowed {

@@ -14,7 +14,7 @@ mod mount;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lazaret_api::containerd::content::ReadContentRequest;
@@ -98,6 +98,32 @@ pub struct Size {
     pub inodes: u64,
     /// On disk.
     pub bytes: u64,
+}
+
+/// The read-only tree that overlayfs makes of an image's layers, the topmost first, until the
+/// descriptor is closed. Nobody else sees it.
+///
+/// # Errors
+/// When there is no layer, or they cannot be mounted.
+pub fn merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+    let text = |layer: &PathBuf| layer.to_str().map(str::to_owned);
+    let layers: Option<Vec<_>> = layers.iter().map(text).collect();
+    let layers = layers.ok_or(io::ErrorKind::InvalidInput)?;
+    let mount = match layers.as_slice() {
+        [] => return Err(io::ErrorKind::NotFound.into()),
+        // Overlayfs takes no single one. No layer lies below it that it could hide anything of.
+        [only] => Mount {
+            r#type: "bind".into(),
+            source: only.clone(),
+            ..Mount::default()
+        },
+        several => Mount {
+            r#type: "overlay".into(),
+            options: vec![format!("lowerdir={}", several.join(":"))],
+            ..Mount::default()
+        },
+    };
+    mount::privately(vec![mount])
 }
 
 impl Containerd {

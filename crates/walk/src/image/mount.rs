@@ -174,6 +174,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_layer_hides_is_not_in_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let [below, above] = ["below", "above"].map(|name| folder.path().join(name));
+        for layer in [&below, &above] {
+            fs::create_dir_all(layer.join("opaque")).unwrap();
+        }
+        for file in ["kept", "covered", "gone", "opaque/hidden"] {
+            fs::write(below.join(file), "below").unwrap();
+        }
+        fs::write(above.join("covered"), "above").unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        let opaque = rustix::fs::setxattr(above.join("opaque"), "trusted.overlay.opaque", b"y", flags);
+        let kind = rustix::fs::FileType::CharacterDevice;
+        let whiteout = rustix::fs::mknodat(rustix::fs::CWD, above.join("gone"), kind, Mode::empty(), 0);
+        if [opaque, whiteout].contains(&Err(Errno::PERM)) {
+            eprintln!("not run: layers need root");
+            return;
+        }
+        let root = super::super::merged(&[above, below]).unwrap();
+        let read = |file: &str| fs::read_to_string(lazaret_sys::fd_path(&root).join(file)).ok();
+        assert_eq!(read("kept").as_deref(), Some("below"));
+        assert_eq!(read("covered").as_deref(), Some("above"));
+        assert_eq!((read("gone"), read("opaque/hidden")), (None, None));
+        assert!(super::super::merged(&[]).is_err());
+    }
+
+    #[test]
     fn other_mounts_are_refused() {
         for mounts in [
             vec![],
