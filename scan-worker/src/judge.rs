@@ -34,6 +34,9 @@ impl<'r> Judge<'r> {
     pub fn new(rules: &'r Rules, similar: &'r Similar) -> Self {
         let mut scanner = Scanner::new(rules);
         scanner.max_matches_per_pattern(MAX_MATCHES);
+        // Which rules match counts, not where: a pattern that a condition only asks to be there is
+        // not looked for any further once it was found.
+        scanner.fast_scan(true);
         Self { scanner, similar }
     }
 
