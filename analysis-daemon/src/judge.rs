@@ -12,12 +12,13 @@ use lazaret_types::{Access, Action, Finding, Severity, Sha256, UnjudgedReason};
 use lru::LruCache;
 
 use crate::allow::AllowList;
+use crate::content::Content;
 use crate::counters::Counters;
 use crate::drift::{Drift, Opinion};
-use crate::engine::{self, Engine, Failure, Input, Limits};
+use crate::engine::{self, Engine, Failure, Input, Limits, Priority};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
-use crate::origin::{self, Copied, Identity, Inode, Origin};
+use crate::origin::{self, Copied, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
 use crate::session::Opening;
@@ -116,6 +117,13 @@ struct Known {
 struct KnownAs {
     inode: Inode,
     in_image: bool,
+}
+
+/// What was found out of a content so far.
+struct Looked {
+    digest: Sha256,
+    /// None when it was known by its file.
+    content: Option<Content>,
 }
 
 struct Cache {
@@ -239,18 +247,18 @@ impl Judge {
             }
             held => held.ok().flatten(),
         };
-        let deadline = opening.read_at + self.timeout;
+        let limits = self.limits(opening.read_at + self.timeout, Priority::Opener);
         let image = held.as_ref().and_then(|held| held.image);
         let settled = || self.settled(file, &origin, held.as_ref());
         let inode = image.map(KnownAs::in_image).or_else(settled);
-        let outcome = self.judge_as(Input::File(file), inode, deadline);
+        let outcome = self.judge_as(Input::File(file), inode, limits);
         // Whoever wants to write waits for the lease; but what is about to run is not what he
         // means it to be.
         match &held {
             Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
             _ => Some(Examined {
                 drift: self.drift.examine(opening, &origin, |copied| {
-                    self.is_unchanged(copied, &outcome, deadline)
+                    self.is_unchanged(copied, &outcome, limits)
                 }),
                 outcome,
                 held,
@@ -282,18 +290,22 @@ impl Judge {
     }
 
     /// Whether a file that was copied up still has the content that it has in the image.
-    fn is_unchanged(&self, copied: &Copied, outcome: &Outcome, deadline: Instant) -> bool {
+    fn is_unchanged(&self, copied: &Copied, outcome: &Outcome, limits: Limits) -> bool {
         let Outcome::Judged { digest, .. } = outcome else {
             return false;
         };
-        let limits = Limits {
-            size: self.max_size,
-            deadline,
-        };
         let image = origin::reopen(&copied.image).map_err(Failure::Read);
         let known_as = Some(KnownAs::in_image(copied.inode));
-        let image = image.and_then(|file| self.digest(Input::File(file.as_fd()), known_as, limits));
-        image.is_ok_and(|image| image == *digest)
+        let image = image.and_then(|file| self.look(Input::File(file.as_fd()), known_as, limits));
+        image.is_ok_and(|image| image.digest == *digest)
+    }
+
+    fn limits(&self, deadline: Instant, priority: Priority) -> Limits {
+        Limits {
+            size: self.max_size,
+            deadline,
+            priority,
+        }
     }
 
     /// Answers an opener that waited too long.
@@ -303,16 +315,12 @@ impl Judge {
     }
 
     /// Finds a verdict on content.
-    pub(crate) fn judge(&self, input: Input<'_>, deadline: Instant) -> Outcome {
-        self.judge_as(input, None, deadline)
+    pub(crate) fn judge(&self, input: Input<'_>, deadline: Instant, priority: Priority) -> Outcome {
+        self.judge_as(input, None, self.limits(deadline, priority))
     }
 
     /// The same for a file whose digest may be known by its inode.
-    fn judge_as(&self, input: Input<'_>, inode: Option<KnownAs>, deadline: Instant) -> Outcome {
-        let limits = Limits {
-            size: self.max_size,
-            deadline,
-        };
+    fn judge_as(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Outcome {
         for _ in 0..TRIES {
             match self.verdict(input, inode, limits) {
                 Ok(judged) => return judged,
@@ -324,19 +332,18 @@ impl Judge {
     }
 
     fn verdict(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Outcome, Failure> {
-        let digest = self.digest(input, inode, limits)?;
+        let looked = self.look(input, inode, limits)?;
+        let digest = looked.digest;
         let mut set = self.set();
         // Before the cache, and never in it: a change of the list counts at once.
-        if self.allow.allows(&digest) {
-            let verdict = Verdict::Clean;
+        let allowed = self.allow.allows(&digest).then_some(Verdict::Clean);
+        if let Some(verdict) = allowed.or_else(|| self.remembered(&digest, &set)) {
             return Ok(Outcome::Judged { digest, verdict, set });
         }
-        if let Some(verdict) = self.remembered(&digest, &set) {
-            return Ok(Outcome::Judged { digest, verdict, set });
-        }
+        let content = looked.read(input, limits)?;
         let mut verdict = Verdict::Clean;
         for engine in &self.engines {
-            let found = engine.judge(&digest, input, limits)?;
+            let found = engine.judge(&content, limits)?;
             if found.by_allow_list {
                 // No set is this one, so that it is neither remembered nor sealed.
                 set = format!("{set}+allow-list").into();
@@ -352,18 +359,24 @@ impl Judge {
 
     /// The identity of a content. An image's file is read once for all its containers, any other
     /// once until it changes.
-    fn digest(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Sha256, Failure> {
+    fn look(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Result<Looked, Failure> {
         if let Some(known) = inode.and_then(|known_as| self.known(known_as.inode)) {
-            return Ok(known.digest);
+            return Ok(Looked {
+                digest: known.digest,
+                content: None,
+            });
         }
-        let digest = engine::digest(input, limits)?;
-        if let (Some(KnownAs { inode, in_image }), Input::File(file)) = (inode, input)
-            && Identity::of(file).is_ok_and(|now| inode.is(&now))
-        {
+        let content = input.read(limits)?;
+        let digest = content.digest;
+        // What was changed or copied up while it was read may be another one.
+        if let Some(KnownAs { inode, in_image }) = inode.filter(|known_as| input.is(&known_as.inode)) {
             let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
             digests.put(inode, Known { digest, in_image });
         }
-        Ok(digest)
+        Ok(Looked {
+            digest,
+            content: Some(content),
+        })
     }
 
     fn forget(&self, inode: Option<KnownAs>) {
@@ -540,6 +553,21 @@ impl KnownAs {
     fn in_image(inode: Inode) -> Self {
         let in_image = true;
         Self { inode, in_image }
+    }
+}
+
+impl Looked {
+    /// The content itself, which may turn out to be another one.
+    fn read(self, input: Input<'_>, limits: Limits) -> Result<Content, Failure> {
+        if let Some(content) = self.content {
+            return Ok(content);
+        }
+        let content = input.read(limits)?;
+        if content.digest == self.digest {
+            Ok(content)
+        } else {
+            Err(Failure::Changed)
+        }
     }
 }
 

@@ -105,7 +105,7 @@ pub struct Scan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unpack {
-    /// Archives inside each other; 0 looks into none.
+    /// Archives inside each other; 0 judges them as any other file.
     pub depth: u32,
     /// Members, all depths together.
     pub members: u32,

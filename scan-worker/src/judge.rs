@@ -71,7 +71,6 @@ impl<'r> Judge<'r> {
             Some(error) => Err(error),
             None => Ok(Scanned {
                 findings: inside.open.pop().unwrap_or_default().findings,
-                sha256: Sha256::digest(content).to_vec(),
                 limit: limit.unwrap_or_default().into(),
             }),
         }

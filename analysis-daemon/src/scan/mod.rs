@@ -7,6 +7,7 @@
 
 mod bytes;
 mod job;
+mod lanes;
 mod record;
 mod report;
 mod run;
@@ -31,6 +32,7 @@ use sha2::Digest;
 use thiserror::Error;
 
 pub(crate) use job::{Job, Snapshot, Watching};
+pub(crate) use lanes::LANES;
 pub(crate) use record::{Found, Record, State};
 pub(crate) use target::{ImageTarget, Target};
 

@@ -1,14 +1,16 @@
 //! One scan, from its beginning or from where it was left to its end.
 
-use std::os::fd::AsFd;
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use lazaret_walk::image::{Containerd, ImageError};
 use lazaret_walk::{Mounts, Options, Walked, walk};
 
+use super::lanes::Lanes;
 use super::target::ImageTarget;
 use super::tree::{self, Tree};
-use super::visit::{Judging, Leave};
+use super::visit::{DEADLINE, Judging, Leave, Running};
 use super::{Job, Scans, State, Target};
 
 /// How long a container may take to be guarded again after a restart.
@@ -75,29 +77,47 @@ fn wait_for_container(scans: &Scans, job: &Job, namespace: &str, id: &str) {
         return;
     }
     let until = Instant::now() + RETURN;
-    let judging = Judging::new(scans, job, None);
-    while scans.means.registry.find(namespace, id).is_none()
-        && Instant::now() < until
-        && judging.leave().is_none()
-    {
+    let running = Running {
+        scans,
+        job,
+        session: None,
+    };
+    while scans.means.registry.find(namespace, id).is_none() && Instant::now() < until && running.goes_on() {
         std::thread::sleep(LOOK);
     }
 }
 
 fn judge(scans: &Scans, job: &Job, tree: &Tree) -> End {
-    let mut judging = Judging::new(scans, job, tree.session.as_ref());
+    let running = Running {
+        scans,
+        job,
+        session: tree.session.as_ref(),
+    };
     let options = Options {
         mounts: tree.mounts.clone(),
         after: job.snapshot().record.cursor.map(|cursor| cursor.0),
     };
-    match walk(tree.root.as_fd(), &options, &mut judging) {
+    let judge = |file: BorrowedFd<'_>| (scans.means.judge)(file, Instant::now() + DEADLINE);
+    let walked = Lanes::open(
+        judge,
+        || running.goes_on(),
+        |lanes| {
+            let mut judging = Judging::new(running, lanes);
+            let walked = walk(tree.root.as_fd(), &options, &mut judging)?;
+            Ok(match judging.finish() {
+                Continue(()) => walked,
+                Break(()) => Walked::Stopped,
+            })
+        },
+    );
+    match walked.flatten() {
         Err(error) => failed(error),
         Ok(Walked::All) => {
             let basis = Some(scans.basis());
             job.count(|record| record.mixed |= record.basis != basis);
             End::Done
         }
-        Ok(Walked::Stopped) => match judging.leave() {
+        Ok(Walked::Stopped) => match running.leave() {
             Some(Leave::Stopping) => End::Left,
             Some(Leave::ContainerEnded) => End::Failed("the container has ended".into()),
             Some(Leave::Cancelled) | None => End::Cancelled,

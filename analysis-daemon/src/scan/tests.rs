@@ -13,7 +13,7 @@ use lazaret_types::{Engine, Finding, Severity, UnjudgedReason};
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::{self, Input, Limits};
+use crate::engine::{Input, Limits, Priority};
 use crate::judge::Verdict;
 use crate::signatures::Signatures;
 
@@ -93,8 +93,9 @@ fn judge(file: BorrowedFd<'_>, deadline: Instant, set: &str) -> Outcome {
     let limits = Limits {
         size: 1 << 20,
         deadline,
+        priority: Priority::Background,
     };
-    let Ok(digest) = engine::digest(Input::File(file), limits) else {
+    let Ok(content) = Input::File(file).read(limits) else {
         return Outcome::Unjudged(UnjudgedReason::ReadError);
     };
     let mut begin = Vec::new();
@@ -106,7 +107,7 @@ fn judge(file: BorrowedFd<'_>, deadline: Instant, set: &str) -> Outcome {
         engine: Engine::HashList,
     };
     Outcome::Judged {
-        digest,
+        digest: content.digest,
         verdict: if begin == b"BAD" {
             Verdict::Bad(finding)
         } else {
@@ -132,7 +133,17 @@ fn wait_for(watching: &Watching, is_it: impl Fn(&Record) -> bool) -> Record {
     }
 }
 
-const FILES: [(&str, &str); 5] = [("a", "1"), ("b", "BAD 2"), ("c", "3"), ("d", "BAD 4"), ("e", "5")];
+/// More than are under judgement at once.
+const FILES: [(&str, &str); 8] = [
+    ("a", "1"),
+    ("b", "BAD 2"),
+    ("c", "3"),
+    ("d", "BAD 4"),
+    ("e", "5"),
+    ("f", "6"),
+    ("g", "7"),
+    ("h", "8"),
+];
 
 #[test]
 fn what_is_bad_is_recorded_and_told() {
@@ -140,7 +151,7 @@ fn what_is_bad_is_recorded_and_told() {
     let scans = bench.scans();
     let record = end_of(&scans.start(bench.target(), false, false).unwrap());
     assert_eq!(record.state, State::Done);
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
     assert_eq!(record.found[0].path, bench.tree.path().join("b"));
     assert_eq!(scans.list(), [record]);
 
@@ -160,20 +171,23 @@ fn the_next_daemon_goes_on_behind_the_last_file() {
     let watching = scans.start(bench.target(), false, false).unwrap();
     wait_for(&watching, |record| record.counts.files == 3);
     scans.stop();
-    bench.open_gate_after(4);
+    bench.open_gate_after(usize::MAX);
     scans.wait(PATIENCE);
     // As the daemon goes, so does who watches through it.
     drop(watching);
+    // What was under judgement is not judged again.
     let [left] = scans.list().try_into().unwrap();
-    assert_eq!((left.state, left.counts.files), (State::Running, 4));
+    let judged = bench.judged.load(Ordering::SeqCst);
+    assert_eq!(left.state, State::Running);
+    assert_eq!(left.counts.files, u64::try_from(judged).unwrap());
+    assert!((4..=3 + LANES).contains(&judged), "{judged}");
 
-    bench.open_gate_after(usize::MAX);
     let next = bench.scans();
     next.resume();
     let record = end_of(&next.join(&left.id).unwrap());
     assert_eq!((record.state, record.resumed), (State::Done, 1));
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
-    assert_eq!(bench.judged.load(Ordering::SeqCst), 5);
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
+    assert_eq!(bench.judged.load(Ordering::SeqCst), 8);
 }
 
 #[test]
@@ -191,7 +205,7 @@ fn other_signatures_begin_anew() {
     next.resume();
     let record = end_of(&next.join(watching.id()).unwrap());
     assert_eq!(record.basis.unwrap().set, "two");
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
     assert!(!record.mixed);
 }
 
