@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::allow::AllowList;
 use crate::budget;
+use crate::changes::Changes;
 use crate::counters::Counters;
 use crate::drift::Drift;
 use crate::engine::{Input, Priority};
@@ -25,7 +26,7 @@ use crate::pool::{self, Pool};
 use crate::quarantine::Quarantine;
 use crate::reader::{self, Readers};
 use crate::registry::Registry;
-use crate::scan::{self, Scans};
+use crate::scan::{self, Renewal, Scans};
 use crate::seals::{self, Seals};
 use crate::shared::{self, SharedGuard};
 use crate::signatures::Signatures;
@@ -178,17 +179,21 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     let judge = Arc::new(Judge::new(&config.scan, means));
     let registry = Arc::new(Registry::default());
     let (judging, versions) = (Arc::clone(&judge), Arc::clone(&judge));
+    let (moving, sealed) = (Arc::clone(&quarantine), Arc::clone(&seals));
     let means = scan::Means {
-        judge: Box::new(move |file, deadline| {
-            judging.judge(Input::File(file), deadline, Priority::Background)
+        judge: Box::new(move |file, session, deadline| match session {
+            Some(session) => judging.judge_in(session, file, deadline),
+            None => judging.judge(Input::File(file), deadline, Priority::Background),
         }),
+        quarantine: Box::new(move |session, file, outcome| moving.consider(session, file, outcome)),
+        is_sealed: Box::new(move |session, file| sealed.covers(session, file)),
         set: Box::new(move || versions.set()),
         allow: Arc::clone(&allow),
         incidents: Arc::clone(&incidents),
         counters: Arc::clone(&counters),
         registry: Arc::clone(&registry),
     };
-    let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
+    let scans = open_scans(config, means, [&signatures.changes, &workers.changes])?;
     let writes = start_writes(config, &judge, &counters, &incidents, &quarantine)?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
@@ -282,6 +287,20 @@ fn start_writes(
         quarantine: Arc::clone(quarantine),
     };
     config.scan.on_write.then(|| Writes::start(means)).transpose()
+}
+
+/// `changes` are those of what judges.
+fn open_scans(config: &Config, means: scan::Means, changes: [&Changes; 2]) -> Result<Arc<Scans>> {
+    let folder = config.node.state_dir.join("scans");
+    let scans = Scans::open(folder, &config.scan, means).context("cannot open the scans")?;
+    if config.scan.on_new_signatures {
+        let renewal = Renewal::start(Arc::clone(&scans)).context("cannot watch for new signatures")?;
+        for changes in changes {
+            let renewal = Arc::clone(&renewal);
+            changes.follow(move || renewal.note());
+        }
+    }
+    Ok(scans)
 }
 
 /// Loads the rules in a thread of its own; how it went is logged.

@@ -21,7 +21,7 @@ use crate::incidents::{Draft, IncidentLog};
 use crate::origin::{self, Copied, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
-use crate::session::Opening;
+use crate::session::{Opening, Session};
 use crate::signatures::Signatures;
 use crate::workers::Workers;
 
@@ -49,6 +49,8 @@ pub(crate) enum Outcome {
         digest: Sha256,
         verdict: Verdict,
         set: Arc<str>,
+        /// From before: nothing was judged for it.
+        known: bool,
     },
     Unjudged(UnjudgedReason),
 }
@@ -221,7 +223,12 @@ impl Judge {
             .ok()?;
         let verdict = Verdict::Clean;
         held.is_whole().then_some(Examined {
-            outcome: Outcome::Judged { digest, verdict, set },
+            outcome: Outcome::Judged {
+                digest,
+                verdict,
+                set,
+                known: true,
+            },
             drift: Opinion::INDIFFERENT,
             held: Some(held),
         })
@@ -319,6 +326,16 @@ impl Judge {
         self.judge_as(input, None, self.limits(deadline, priority))
     }
 
+    /// The same for a file of a container that nobody opens.
+    pub(crate) fn judge_in(&self, session: &Session, file: BorrowedFd<'_>, deadline: Instant) -> Outcome {
+        let image = match Origin::of(file, session.init_pid, session) {
+            Origin::Image(inode) => Some(KnownAs::in_image(inode)),
+            _ => None,
+        };
+        let limits = self.limits(deadline, Priority::Background);
+        self.judge_as(Input::File(file), image, limits)
+    }
+
     /// The same for a file whose digest may be known by its inode.
     fn judge_as(&self, input: Input<'_>, inode: Option<KnownAs>, limits: Limits) -> Outcome {
         for _ in 0..TRIES {
@@ -338,7 +355,12 @@ impl Judge {
         // Before the cache, and never in it: a change of the list counts at once.
         let allowed = self.allow.allows(&digest).then_some(Verdict::Clean);
         if let Some(verdict) = allowed.or_else(|| self.remembered(&digest, &set)) {
-            return Ok(Outcome::Judged { digest, verdict, set });
+            return Ok(Outcome::Judged {
+                digest,
+                verdict,
+                set,
+                known: true,
+            });
         }
         let content = looked.read(input, limits)?;
         let mut verdict = Verdict::Clean;
@@ -354,7 +376,12 @@ impl Judge {
             }
         }
         self.remember(digest, verdict.clone(), &set);
-        Ok(Outcome::Judged { digest, verdict, set })
+        Ok(Outcome::Judged {
+            digest,
+            verdict,
+            set,
+            known: false,
+        })
     }
 
     /// The identity of a content. An image's file is read once for all its containers, any other
@@ -496,6 +523,7 @@ impl Judge {
                 digest,
                 verdict: Verdict::Clean,
                 set,
+                ..
             } if !opening.is_shared() && !self.allow.allows(digest) => {
                 self.seals.seal(opening, held, unasked, || *self.set() == **set);
             }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod like_stock;
 mod malware;
 mod quarantine;
+mod renewal;
 mod resources;
 mod scan;
 mod seals;
@@ -80,6 +81,7 @@ fn cases() -> impl Iterator<Item = Case> {
         writes::CASES,
         shared::CASES,
         quarantine::CASES,
+        renewal::CASES,
         scan::CASES,
         workers::CASES,
         lifecycle::CASES,

@@ -99,6 +99,7 @@ impl Quarantine {
             digest,
             verdict: Verdict::Bad(finding),
             set,
+            ..
         } = outcome
         else {
             return;

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use crate::judge::Outcome;
-
 /// Files of one scan under judgement at once.
 pub(crate) const LANES: usize = 2;
 
@@ -21,43 +19,43 @@ pub(crate) const LANES: usize = 2;
 const AHEAD: usize = 16;
 
 /// A file on its way.
-pub(super) struct Ahead {
+pub(super) struct Ahead<T> {
     pub(super) path: PathBuf,
     /// Bytes.
     pub(super) size: u64,
-    outcome: mpsc::Receiver<Outcome>,
+    outcome: mpsc::Receiver<T>,
 }
 
-struct Work {
+struct Work<T> {
     file: OwnedFd,
-    outcome: mpsc::SyncSender<Outcome>,
+    outcome: mpsc::SyncSender<T>,
 }
 
 /// The files that are on their way, in the order of the walk.
-pub(super) struct Lanes {
-    work: mpsc::SyncSender<Work>,
-    ahead: VecDeque<Ahead>,
+pub(super) struct Lanes<T> {
+    work: mpsc::SyncSender<Work<T>>,
+    ahead: VecDeque<Ahead<T>>,
 }
 
 /// What has come to the front.
-pub(super) enum Front {
-    Judged(Ahead, Outcome),
+pub(super) enum Front<T> {
+    Done(Ahead<T>, T),
     /// It was not begun: the scan is being left.
     Left,
 }
 
-impl Lanes {
+impl<T: Send> Lanes<T> {
     /// Runs a walk whose files are judged beside it, and begun as long as `goes_on`. When this
     /// returns, nothing is under judgement any more.
     ///
     /// # Errors
     /// When the kernel gives no thread; nothing was walked then.
-    pub(super) fn open<T>(
-        judge: impl Fn(BorrowedFd<'_>) -> Outcome + Sync,
+    pub(super) fn open<R>(
+        judge: impl Fn(BorrowedFd<'_>) -> T + Sync,
         goes_on: impl Fn() -> bool + Sync,
-        walk: impl FnOnce(Self) -> T,
-    ) -> io::Result<T> {
-        let (work, entered) = mpsc::sync_channel::<Work>(AHEAD);
+        walk: impl FnOnce(Self) -> R,
+    ) -> io::Result<R> {
+        let (work, entered) = mpsc::sync_channel::<Work<T>>(AHEAD);
         let entered = Mutex::new(entered);
         // Asked with the lock held: what was begun comes before all that was not.
         let next = || {
@@ -97,20 +95,20 @@ impl Lanes {
     }
 
     /// What has come to the front by now. Waits only when no more can be entered.
-    pub(super) fn front(&mut self) -> Option<Front> {
+    pub(super) fn front(&mut self) -> Option<Front<T>> {
         let is_full = self.ahead.len() >= AHEAD;
         match self.ahead.front()?.outcome.try_recv() {
-            Ok(outcome) => self.ahead.pop_front().map(|file| Front::Judged(file, outcome)),
+            Ok(outcome) => self.ahead.pop_front().map(|file| Front::Done(file, outcome)),
             Err(mpsc::TryRecvError::Empty) if !is_full => None,
             Err(_) => self.last(),
         }
     }
 
     /// What comes to the front next. Waits for it; none when nothing is on its way.
-    pub(super) fn last(&mut self) -> Option<Front> {
+    pub(super) fn last(&mut self) -> Option<Front<T>> {
         let file = self.ahead.pop_front()?;
         Some(match file.outcome.recv() {
-            Ok(outcome) => Front::Judged(file, outcome),
+            Ok(outcome) => Front::Done(file, outcome),
             Err(mpsc::RecvError) => Front::Left,
         })
     }

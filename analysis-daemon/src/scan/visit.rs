@@ -1,6 +1,7 @@
 //! What is done with each file.
 
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use lazaret_types::UnjudgedReason;
 use lazaret_walk::{Regular, Skip, Visitor};
 
 use super::lanes::{Ahead, Front, Lanes};
-use super::record::Cursor;
+use super::record::{Cause, Cursor};
 use super::report::{incident, shown};
 use super::{Found, Job, Scans};
 use crate::judge::{Outcome, Verdict};
@@ -18,7 +19,7 @@ use crate::rate::Rate;
 use crate::session::Session;
 
 /// For one file. Nobody waits for it, and an idle thread may be slow to get the disk.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often the record is saved.
 const SAVE: Duration = Duration::from_secs(3);
@@ -33,6 +34,8 @@ pub(super) enum Leave {
     Stopping,
     Cancelled,
     ContainerEnded,
+    /// It begins anew.
+    Superseded,
 }
 
 /// A scan that runs.
@@ -53,6 +56,8 @@ impl Running<'_> {
             Some(Leave::ContainerEnded)
         } else if self.job.is_cancelled() {
             Some(Leave::Cancelled)
+        } else if self.job.is_superseded() {
+            Some(Leave::Superseded)
         } else {
             None
         }
@@ -61,17 +66,39 @@ impl Running<'_> {
     pub(super) fn goes_on(&self) -> bool {
         self.leave().is_none()
     }
+
+    /// Judges a file, if it needs to be.
+    pub(super) fn look(&self, file: BorrowedFd<'_>) -> Seen {
+        let means = &self.scans.means;
+        let renewed = self.session.filter(|_| self.job.cause == Cause::NewSignatures);
+        // Seals do not outlive a change of the signatures.
+        if renewed.is_some_and(|session| (means.is_sealed)(session, file)) {
+            return Seen::Sealed;
+        }
+        let outcome = (means.judge)(file, self.session, Instant::now() + DEADLINE);
+        if let Some(session) = renewed {
+            (means.quarantine)(session, file, &outcome);
+        }
+        Seen::Judged(outcome)
+    }
+}
+
+/// What came of a file.
+pub(super) enum Seen {
+    /// It was found clean since the signatures changed, and has not changed since.
+    Sealed,
+    Judged(Outcome),
 }
 
 pub(super) struct Judging<'a> {
     running: Running<'a>,
-    lanes: Lanes,
+    lanes: Lanes<Seen>,
     reports: Rate,
     saved_at: Instant,
 }
 
 impl<'a> Judging<'a> {
-    pub(super) fn new(running: Running<'a>, lanes: Lanes) -> Self {
+    pub(super) fn new(running: Running<'a>, lanes: Lanes<Seen>) -> Self {
         Self {
             running,
             lanes,
@@ -96,20 +123,31 @@ impl<'a> Judging<'a> {
         Continue(())
     }
 
-    fn came(&mut self, front: Front) -> ControlFlow<()> {
-        match front {
-            Front::Judged(file, outcome) => self.judged(&file, outcome),
+    fn came(&mut self, front: Front<Seen>) -> ControlFlow<()> {
+        let (file, seen) = match front {
+            Front::Done(file, seen) => (file, seen),
             Front::Left => return Break(()),
+        };
+        match seen {
+            Seen::Sealed => self.running.job.count(|record| record.counts.current += 1),
+            Seen::Judged(outcome) => self.judged(&file, outcome),
         }
+        self.passed(&file);
         Continue(())
     }
 
-    fn judged(&mut self, file: &Ahead, outcome: Outcome) {
+    fn judged(&self, file: &Ahead<Seen>, outcome: Outcome) {
         let Running { job, .. } = self.running;
         match outcome {
-            Outcome::Judged { digest, verdict, set } => {
+            Outcome::Judged {
+                digest,
+                verdict,
+                set,
+                known,
+            } => {
                 job.count(|record| {
                     record.mixed |= record.basis.as_ref().is_none_or(|basis| *basis.set != *set);
+                    record.counts.current += u64::from(known);
                 });
                 if let Verdict::Bad(finding) = verdict {
                     let found = Found {
@@ -125,13 +163,12 @@ impl<'a> Judging<'a> {
             Outcome::Unjudged(UnjudgedReason::Timeout) => self.problem(&file.path, "not judged in time"),
             Outcome::Unjudged(reason) => self.problem(&file.path, &reason.to_string()),
         }
-        self.passed(file);
     }
 
     fn found(&self, found: Found, set: &Arc<str>) {
         let Running { scans, job, session } = self.running;
         if self.reports.admits() {
-            let incident = incident(&job.target, session, &found, set);
+            let incident = incident(job, session, &found, set);
             scans.means.incidents.report(incident);
         } else {
             scans.means.counters.incidents_suppressed.one();
@@ -147,7 +184,7 @@ impl<'a> Judging<'a> {
     }
 
     /// From now on, this file would not be judged again after a restart.
-    fn passed(&mut self, file: &Ahead) {
+    fn passed(&mut self, file: &Ahead<Seen>) {
         let Running { scans, job, .. } = self.running;
         job.count(|record| {
             record.counts.files += 1;
