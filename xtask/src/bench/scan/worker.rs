@@ -12,7 +12,7 @@ use lazaret_api::scan::v1::{
     Fork, FromWorker, FromZygote, Scan, ToWorker, ToZygote, from_worker, from_zygote,
 };
 use lazaret_sys::sealed::Draft;
-use lazaret_sys::{seqpacket, wait};
+use lazaret_sys::{priority, seqpacket, wait};
 use lazaret_tests::binaries::Binaries;
 use lazaret_tests::procs::Server;
 use lazaret_tests::scratch::Places;
@@ -101,6 +101,8 @@ fn fork(zygote: &OwnedFd) -> Result<OwnedFd> {
 
 /// Has files judged until there are no more; how many were bad.
 fn drain(worker: &OwnedFd, tree: &Tree, next: &AtomicUsize) -> Result<usize> {
+    // As lazaretd's threads do for a scan.
+    priority::lower_thread()?;
     let mut bad = 0;
     while let Some(path) = tree.files.get(next.fetch_add(1, Ordering::Relaxed)) {
         let content = fs::read(path)?;
