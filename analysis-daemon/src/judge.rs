@@ -326,7 +326,9 @@ impl Judge {
         self.judge_as(input, None, self.limits(deadline, priority))
     }
 
-    /// The same for a file of a container that nobody opens.
+    /// The same for a file of a container that nobody opens. No lease is taken, which would hold
+    /// its writers up; a file of the image is known to be still that when it was read, because one
+    /// that was copied up never is again.
     pub(crate) fn judge_in(&self, session: &Session, file: BorrowedFd<'_>, deadline: Instant) -> Outcome {
         let image = match Origin::of(file, session.init_pid, session) {
             Origin::Image(inode) => Some(KnownAs::in_image(inode)),

@@ -16,6 +16,7 @@ use crate::world::{IMAGE, World};
 pub(crate) const CASES: &[Case] = &[
     Case::shared("renewal::finds_what_nobody_opens", unopened),
     Case::shared("renewal::a_newer_change_supersedes", superseded),
+    Case::shared("renewal::quarantine_by_policy", quarantined),
     Case::shared("renewal::a_killed_daemon_goes_on", killed),
 ];
 
@@ -75,6 +76,24 @@ fn unopened(world: &World) -> Result<()> {
     std::thread::sleep(SETTLED);
     ensure!(renewals(&node)? == done, "scanned again: {:?}", renewals(&node)?);
     ids.iter().try_for_each(|id| node.remove(id))
+}
+
+fn quarantined(world: &World) -> Result<()> {
+    let node = quiet_node(
+        world,
+        "[scan]\non_new_signatures = true\n[quarantine]\nmode = 'all'",
+    )?;
+    let id = node.id("moved");
+    node.detach(&Run::new(&id, IMAGE).sh("echo held and inert > /held && exec sleep 600"))?;
+    let is_there = || node.exec(&id, &["/bin/ls", "/held"]).is_ok_and(|ls| ls.code == 0);
+    wait::until_true("the file to be there", SOON, is_there)?;
+    let held = sha256(HELD.as_bytes());
+    node.daemon()?.add_signature(&held, "held")?;
+    wait_for_incident(&node, &id, &held)?;
+    wait::until_true("the file to be moved away", SOON, || !is_there())?;
+    let list = command::check(&mut node.daemon()?.cli(&["quarantine", "list", "--json"]))?;
+    ensure!(list.contains(&held), "{list}");
+    node.remove(&id)
 }
 
 fn superseded(world: &World) -> Result<()> {

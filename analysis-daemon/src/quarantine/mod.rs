@@ -128,7 +128,8 @@ impl Quarantine {
         match self.mode {
             QuarantineMode::Off => false,
             QuarantineMode::Critical => finding.severity == Severity::Critical,
-            QuarantineMode::All => true,
+            // What only alerts stays, whoever found it.
+            QuarantineMode::All => finding.severity >= Severity::Error,
         }
     }
 

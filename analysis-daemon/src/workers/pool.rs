@@ -234,7 +234,10 @@ impl Workers {
                 let (zygote, ready) = Zygote::start(&self.settings).map_err(died)?;
                 state.zygote = zygote;
                 // The files may have changed since the rules were loaded last.
-                self.publish(ready);
+                let before = self.rules();
+                if self.publish(ready).version != before.version {
+                    self.changes.tell();
+                }
                 state.zygote.fork(priority).map_err(died)
             }
         }
