@@ -15,6 +15,7 @@ use lazaret_sys::{cgroup, pidfd};
 use lazaret_types::{Access, Action};
 
 use crate::daemon::Daemon;
+use crate::engine::{Input, Priority};
 use crate::evidence;
 use crate::session::Session;
 
@@ -100,10 +101,9 @@ fn judge(
     let metadata = file.metadata()?;
     let known = !seen.insert((metadata.dev(), metadata.ino()));
     let judge = &daemon.judge;
-    let outcome = judge.judge(
-        crate::engine::Input::File(file.as_fd()),
-        Instant::now() + judge.timeout,
-    );
+    let deadline = Instant::now() + judge.timeout;
+    // Not behind openers: it runs already.
+    let outcome = judge.judge(Input::File(file.as_fd()), deadline, Priority::Opener);
     let action = match judge.action(&outcome, Access::Exec) {
         Action::Allow => return Ok(()),
         Action::Deny => match outcome {

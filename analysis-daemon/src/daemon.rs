@@ -13,9 +13,10 @@ use tokio::sync::watch;
 
 use crate::allow::AllowList;
 use crate::budget;
+use crate::changes::Changes;
 use crate::counters::Counters;
 use crate::drift::Drift;
-use crate::engine::Input;
+use crate::engine::{Input, Priority};
 use crate::graces::Graces;
 use crate::incidents::IncidentLog;
 use crate::judge::{self, Judge};
@@ -25,7 +26,7 @@ use crate::pool::{self, Pool};
 use crate::quarantine::Quarantine;
 use crate::reader::{self, Readers};
 use crate::registry::Registry;
-use crate::scan::{self, Scans};
+use crate::scan::{self, Renewal, Scans};
 use crate::seals::{self, Seals};
 use crate::shared::{self, SharedGuard};
 use crate::signatures::Signatures;
@@ -160,11 +161,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     )
     .context("cannot open the quarantine")?;
     let threads = pool::threads(config.scan.threads);
-    // More than judge openers: for scans, and for what is written.
-    let workers = Arc::new(Workers::start(
-        worker_settings(config)?,
-        threads + scan::MAX_RUNNING + 1,
-    )?);
+    let workers = Arc::new(start_workers(config, threads)?);
     let mut pulses = Vec::new();
     let graces = Graces::start(seals::graces(nofile), Arc::clone(&incidents))?;
     let seals = start_seals(config, nofile, graces, &mut pulses)?;
@@ -182,20 +179,22 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     let judge = Arc::new(Judge::new(&config.scan, means));
     let registry = Arc::new(Registry::default());
     let (judging, versions) = (Arc::clone(&judge), Arc::clone(&judge));
+    let (moving, sealed) = (Arc::clone(&quarantine), Arc::clone(&seals));
     let means = scan::Means {
-        judge: Box::new(move |file, deadline| judging.judge(Input::File(file), deadline)),
+        judge: Box::new(move |file, session, deadline| match session {
+            Some(session) => judging.judge_in(session, file, deadline),
+            None => judging.judge(Input::File(file), deadline, Priority::Background),
+        }),
+        quarantine: Box::new(move |session, file, outcome| moving.consider(session, file, outcome)),
+        is_sealed: Box::new(move |session, file| sealed.covers(session, file)),
         set: Box::new(move || versions.set()),
         allow: Arc::clone(&allow),
         incidents: Arc::clone(&incidents),
         counters: Arc::clone(&counters),
         registry: Arc::clone(&registry),
     };
-    let scans = Scans::open(state_dir.join("scans"), &config.scan, means).context("cannot open the scans")?;
-    let writes = config
-        .scan
-        .on_write
-        .then(|| start_writes(&judge, &counters, &incidents, &quarantine));
-    let writes = writes.transpose()?;
+    let scans = open_scans(config, means, [&signatures.changes, &workers.changes])?;
+    let writes = start_writes(config, &judge, &counters, &incidents, &quarantine)?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
     let sink = Arc::clone(&pool);
@@ -241,6 +240,17 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     }))
 }
 
+/// Workers for so many threads that judge openers, and for what nobody waits for.
+fn start_workers(config: &Config, threads: usize) -> Result<Workers> {
+    let counts = workers::Counts {
+        // One for what runs already when a container comes back.
+        openers: threads + 1,
+        // For scans, and one for what is written.
+        background: scan::MAX_RUNNING * scan::LANES + 1,
+    };
+    Ok(Workers::start(worker_settings(config)?, counts)?)
+}
+
 fn start_seals(
     config: &Config,
     nofile: u64,
@@ -264,17 +274,33 @@ fn lift_on_changes(seals: &Arc<Seals>, signatures: &Signatures, workers: &Worker
 }
 
 fn start_writes(
+    config: &Config,
     judge: &Arc<Judge>,
     counters: &Arc<Counters>,
     incidents: &Arc<IncidentLog>,
     quarantine: &Arc<Quarantine>,
-) -> std::io::Result<Arc<Writes>> {
-    Writes::start(writes::Means {
+) -> std::io::Result<Option<Arc<Writes>>> {
+    let means = writes::Means {
         judge: Arc::clone(judge),
         counters: Arc::clone(counters),
         incidents: Arc::clone(incidents),
         quarantine: Arc::clone(quarantine),
-    })
+    };
+    config.scan.on_write.then(|| Writes::start(means)).transpose()
+}
+
+/// `changes` are those of what judges.
+fn open_scans(config: &Config, means: scan::Means, changes: [&Changes; 2]) -> Result<Arc<Scans>> {
+    let folder = config.node.state_dir.join("scans");
+    let scans = Scans::open(folder, &config.scan, means).context("cannot open the scans")?;
+    if config.scan.on_new_signatures {
+        let renewal = Renewal::start(Arc::clone(&scans)).context("cannot watch for new signatures")?;
+        for changes in changes {
+            let renewal = Arc::clone(&renewal);
+            changes.follow(move || renewal.note());
+        }
+    }
+    Ok(scans)
 }
 
 /// Loads the rules in a thread of its own; how it went is logged.

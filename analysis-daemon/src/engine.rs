@@ -1,22 +1,17 @@
 //! What an engine is, and the first one: the lists of SHA-256 digests.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use lazaret_types::{Finding, Severity, Sha256, UnjudgedReason};
-use sha2::Digest;
 
 use crate::allow::AllowList;
+use crate::content::Content;
 use crate::signatures::Signatures;
 use crate::workers::{Member, WorkerError, Workers};
-
-/// Bytes read at once: large enough that a system call costs nothing beside it.
-const CHUNK: usize = 128 << 10;
 
 /// What is judged.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +24,6 @@ pub(crate) enum Input<'a> {
         reason = "part of the engine's contract; who scans memory comes with the engines"
     )]
     Memory(BorrowedFd<'a>, &'a Range<u64>),
-    /// Content at hand: a member of an archive, a script from a pipe.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "part of the engine's contract, as above")
-    )]
-    Bytes(&'a [u8]),
 }
 
 /// What bounds a judgement.
@@ -43,6 +32,16 @@ pub(crate) struct Limits {
     /// Bytes.
     pub(crate) size: u64,
     pub(crate) deadline: Instant,
+    pub(crate) priority: Priority,
+}
+
+/// Who waits for a judgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Somebody who wants to open or run a file.
+    Opener,
+    /// Nobody: it comes after all openers, and takes nothing that they may need.
+    Background,
 }
 
 /// Why there is no verdict.
@@ -75,16 +74,16 @@ pub(crate) struct Found {
 pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// When it cannot say within the limits.
-    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Found, Failure>;
+    fn judge(&self, content: &Content, limits: Limits) -> Result<Found, Failure>;
 }
 
 /// Finds content whose SHA-256 is listed.
 pub(crate) struct HashList(pub(crate) Arc<Signatures>);
 
 impl Engine for HashList {
-    fn judge(&self, digest: &Sha256, _: Input<'_>, _: Limits) -> Result<Found, Failure> {
+    fn judge(&self, content: &Content, _: Limits) -> Result<Found, Failure> {
         Ok(Found {
-            worst: self.0.current().lookup(digest),
+            worst: self.0.current().lookup(&content.digest),
             ..Found::default()
         })
     }
@@ -99,10 +98,7 @@ pub(crate) struct Contents {
 }
 
 impl Engine for Contents {
-    fn judge(&self, digest: &Sha256, input: Input<'_>, limits: Limits) -> Result<Found, Failure> {
-        let Input::File(file) = input else {
-            return Err(Failure::Engine("only files can be judged by rules".into()));
-        };
+    fn judge(&self, content: &Content, limits: Limits) -> Result<Found, Failure> {
         let lists = self.signatures.current();
         let mut found = Found::default();
         let mut inside = |member: Member| {
@@ -111,17 +107,11 @@ impl Engine for Contents {
         };
         let answer = self
             .workers
-            .scan(file, limits.size, limits.deadline, &mut inside)
+            .scan(&content.bytes, limits, &mut inside)
             .map_err(|error| match error {
                 WorkerError::Late => Failure::Timeout,
-                WorkerError::TooLarge => Failure::TooLarge,
                 error => Failure::Engine(error.to_string()),
             })?;
-        // The worker reads the file again. A verdict on other content, kept under
-        // this digest, would be a verdict on every file of the node that has it.
-        if answer.digest != *digest {
-            return Err(Failure::Changed);
-        }
         found.add(answer.finding);
         Ok(found.limited(answer.limit))
     }
@@ -163,65 +153,22 @@ impl Found {
     }
 }
 
-/// The identity of what is judged.
-///
-/// Read with `pread`, never mapped: the file may be cut short meanwhile, which
-/// would be a `SIGBUS`.
-///
-/// # Errors
-/// When it is larger or slower than the limits, or cannot be read.
-pub(crate) fn digest(input: Input<'_>, limits: Limits) -> Result<Sha256, Failure> {
-    match input {
-        Input::Bytes(bytes) => Ok(Sha256::new(sha2::Sha256::digest(bytes).into())),
-        Input::File(file) => digest_file(file, limits),
-        Input::Memory(..) => Err(Failure::Read(io::ErrorKind::Unsupported.into())),
-    }
-}
-
-fn digest_file(file: BorrowedFd<'_>, limits: Limits) -> Result<Sha256, Failure> {
-    let file = File::from(file.try_clone_to_owned().map_err(Failure::Read)?);
-    let size = file.metadata().map_err(Failure::Read)?.len();
-    if size > limits.size {
-        return Err(Failure::TooLarge);
-    }
-    let mut hasher = sha2::Sha256::new();
-    let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK) + 1)];
-    let mut offset = 0;
-    loop {
-        if Instant::now() > limits.deadline {
-            return Err(Failure::Timeout);
-        }
-        let length = file.read_at(&mut buffer, offset).map_err(Failure::Read)?;
-        if length == 0 {
-            return Ok(Sha256::new(hasher.finalize().into()));
-        }
-        hasher.update(buffer.get(..length).unwrap_or_default());
-        offset += length as u64;
-        // It may grow while it is read.
-        if offset > limits.size {
-            return Err(Failure::TooLarge);
+impl Input<'_> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is larger or slower than the limits, or cannot be read.
+    pub(crate) fn read(self, limits: Limits) -> Result<Content, Failure> {
+        match self {
+            Input::File(file) => Content::of_file(file, limits),
+            Input::Memory(..) => Err(Failure::Read(io::ErrorKind::Unsupported.into())),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-    use std::os::fd::AsFd;
-    use std::time::Duration;
-
     use super::*;
-
-    const LIMITS: fn() -> Limits = || Limits {
-        size: 1 << 20,
-        deadline: Instant::now() + Duration::from_secs(60),
-    };
-
-    fn file(content: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(content).unwrap();
-        file
-    }
 
     fn finding(severity: Severity) -> Finding {
         Finding {
@@ -273,40 +220,5 @@ mod tests {
             assert_eq!(limited(severity), Some(UnjudgedReason::UnpackRatio));
         }
         assert_eq!(limited(Some(Severity::Error)), None);
-    }
-
-    #[test]
-    fn a_file_and_its_bytes_have_the_same_digest() {
-        let content = vec![7; 3 * CHUNK + 5];
-        let file = file(&content);
-        let of_file = digest(Input::File(file.as_fd()), LIMITS()).unwrap();
-        assert_eq!(of_file, digest(Input::Bytes(&content), LIMITS()).unwrap());
-    }
-
-    #[test]
-    fn the_empty_file_is_known() {
-        let digest = digest(Input::File(file(b"").as_fd()), LIMITS()).unwrap();
-        assert_eq!(
-            digest.to_string(),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-    }
-
-    #[test]
-    fn a_sparse_giant_and_a_late_one_have_none() {
-        let giant = file(b"");
-        giant.set_len(4 << 30).unwrap();
-        assert!(matches!(
-            digest(Input::File(giant.as_fd()), LIMITS()),
-            Err(Failure::TooLarge)
-        ));
-        let late = Limits {
-            deadline: Instant::now() - Duration::from_millis(1),
-            ..LIMITS()
-        };
-        assert!(matches!(
-            digest(Input::File(file(b"x").as_fd()), late),
-            Err(Failure::Timeout)
-        ));
     }
 }

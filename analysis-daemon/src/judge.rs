@@ -11,16 +11,17 @@ use lazaret_sys::fanotify::{Response, Unasked};
 use lazaret_types::{Access, Action, Finding, Severity, Sha256, UnjudgedReason};
 
 use crate::allow::AllowList;
+use crate::content::Content;
 use crate::counters::Counters;
 use crate::digests::{Digests, KnownAs};
 use crate::drift::{Drift, Opinion};
-use crate::engine::{self, Engine, Failure, Input, Limits};
+use crate::engine::{self, Engine, Failure, Input, Limits, Priority};
 use crate::evidence;
 use crate::incidents::{Draft, IncidentLog};
 use crate::origin::{self, Below, Inode, Origin};
 use crate::quarantine::Quarantine;
 use crate::seals::{Held, NotHeld, Seals};
-use crate::session::Opening;
+use crate::session::{Opening, Session};
 use crate::set::Set;
 use crate::signatures::Signatures;
 use crate::verdicts::{Known, Verdicts};
@@ -50,6 +51,8 @@ pub(crate) enum Outcome {
         digest: Sha256,
         verdict: Verdict,
         set: Arc<str>,
+        /// From before: nothing was judged for it.
+        known: bool,
     },
     Unjudged(UnjudgedReason),
 }
@@ -99,6 +102,13 @@ struct Examined {
     drift: Opinion,
     /// The file cannot change unnoticed.
     held: Option<Held>,
+}
+
+/// What was found out of a content so far.
+struct Looked {
+    digest: Sha256,
+    /// None when it was known by its file.
+    content: Option<Content>,
 }
 
 impl Judge {
@@ -184,7 +194,12 @@ impl Judge {
             .ok()?;
         let verdict = Verdict::Clean;
         held.is_whole().then_some(Examined {
-            outcome: Outcome::Judged { digest, verdict, set },
+            outcome: Outcome::Judged {
+                digest,
+                verdict,
+                set,
+                known: true,
+            },
             drift: Opinion::INDIFFERENT,
             held: Some(held),
         })
@@ -210,18 +225,18 @@ impl Judge {
             }
             held => held.ok().flatten(),
         };
-        let deadline = opening.read_at + self.timeout;
+        let limits = self.limits(opening.read_at + self.timeout, Priority::Opener);
         let image = held.as_ref().and_then(|held| held.image);
         let settled = || self.settled(file, &origin, held.as_ref());
         let known_as = image.map(KnownAs::in_image).or_else(settled);
-        let outcome = self.judge_as(Input::File(file), known_as, deadline);
+        let outcome = self.judge_as(Input::File(file), known_as, limits);
         // Whoever wants to write waits for the lease; but what is about to run is not what he
         // means it to be.
         match &held {
             Some(held) if opening.access() == Access::Exec && !held.is_whole() => Some(Examined::changing()),
             _ => Some(Examined {
                 drift: self.drift.examine(opening, &origin, |image| {
-                    self.is_unchanged(image, &outcome, deadline)
+                    self.is_unchanged(image, &outcome, limits)
                 }),
                 outcome,
                 held,
@@ -248,18 +263,22 @@ impl Judge {
     }
 
     /// Whether what was judged has the content that it has in the image.
-    fn is_unchanged(&self, image: &Below, outcome: &Outcome, deadline: Instant) -> bool {
+    fn is_unchanged(&self, image: &Below, outcome: &Outcome, limits: Limits) -> bool {
         let Outcome::Judged { digest, .. } = outcome else {
             return false;
         };
-        let limits = Limits {
-            size: self.max_size,
-            deadline,
-        };
         let file = origin::reopen(&image.file).map_err(Failure::Read);
         let known_as = Some(KnownAs::in_image(image.inode));
-        let below = file.and_then(|file| self.digest(Input::File(file.as_fd()), known_as, limits));
-        below.is_ok_and(|image| image == *digest)
+        let below = file.and_then(|file| self.look(Input::File(file.as_fd()), known_as, limits));
+        below.is_ok_and(|image| image.digest == *digest)
+    }
+
+    fn limits(&self, deadline: Instant, priority: Priority) -> Limits {
+        Limits {
+            size: self.max_size,
+            deadline,
+            priority,
+        }
     }
 
     /// Answers an opener that waited too long.
@@ -269,16 +288,24 @@ impl Judge {
     }
 
     /// Finds a verdict on content.
-    pub(crate) fn judge(&self, input: Input<'_>, deadline: Instant) -> Outcome {
-        self.judge_as(input, None, deadline)
+    pub(crate) fn judge(&self, input: Input<'_>, deadline: Instant, priority: Priority) -> Outcome {
+        self.judge_as(input, None, self.limits(deadline, priority))
+    }
+
+    /// The same for a file of a container that nobody opens. No lease is taken, which would hold
+    /// its writers up; a file of the image is known to be still that when it was read, because one
+    /// that was copied up never is again.
+    pub(crate) fn judge_in(&self, session: &Session, file: BorrowedFd<'_>, deadline: Instant) -> Outcome {
+        let image = match Origin::of(file, session.init_pid, session) {
+            Origin::Image(inode) => Some(KnownAs::in_image(inode)),
+            _ => None,
+        };
+        let limits = self.limits(deadline, Priority::Background);
+        self.judge_as(Input::File(file), image, limits)
     }
 
     /// The same for a file whose digest may be known by its inode.
-    fn judge_as(&self, input: Input<'_>, known_as: Option<KnownAs>, deadline: Instant) -> Outcome {
-        let limits = Limits {
-            size: self.max_size,
-            deadline,
-        };
+    fn judge_as(&self, input: Input<'_>, known_as: Option<KnownAs>, limits: Limits) -> Outcome {
         for _ in 0..TRIES {
             match self.verdict(input, known_as, limits) {
                 Ok(judged) => return judged,
@@ -295,21 +322,28 @@ impl Judge {
         known_as: Option<KnownAs>,
         limits: Limits,
     ) -> Result<Outcome, Failure> {
-        let digest = self.digest(input, known_as, limits)?;
+        let looked = self.look(input, known_as, limits)?;
+        let digest = looked.digest;
         let mut set = self.set();
+        let known = |verdict, set| Outcome::Judged {
+            digest,
+            verdict,
+            set,
+            known: true,
+        };
         // Before the cache, and never in it: a change of the list counts at once.
         if self.allow.allows(&digest) {
-            let verdict = Verdict::Clean;
-            return Ok(Outcome::Judged { digest, verdict, set });
+            return Ok(known(Verdict::Clean, set));
         }
         match self.verdicts.get(&digest, &set) {
-            Some(Known::Verdict(verdict)) => return Ok(Outcome::Judged { digest, verdict, set }),
+            Some(Known::Verdict(verdict)) => return Ok(known(verdict, set)),
             Some(Known::Limit(reason)) => return Err(Failure::Limit(reason)),
             None => {}
         }
+        let content = looked.read(input, limits)?;
         let mut verdict = Verdict::Clean;
         for engine in &self.engines {
-            let found = engine.judge(&digest, input, limits)?;
+            let found = engine.judge(&content, limits)?;
             if found.by_allow_list {
                 // No set is this one, so that it is neither remembered nor sealed.
                 set = format!("{set}+allow-list").into();
@@ -324,20 +358,30 @@ impl Judge {
             }
         }
         self.remember(digest, Some(Known::Verdict(verdict.clone())), &set);
-        Ok(Outcome::Judged { digest, verdict, set })
+        Ok(Outcome::Judged {
+            digest,
+            verdict,
+            set,
+            known: false,
+        })
     }
 
     /// The identity of a content. An image's file is read once for all its containers, any other
     /// once until it changes.
-    fn digest(&self, input: Input<'_>, known_as: Option<KnownAs>, limits: Limits) -> Result<Sha256, Failure> {
-        if let Some(known) = known_as.and_then(|known_as| self.digests.get(known_as.inode)) {
-            return Ok(known);
+    fn look(&self, input: Input<'_>, known_as: Option<KnownAs>, limits: Limits) -> Result<Looked, Failure> {
+        if let Some(digest) = known_as.and_then(|known_as| self.digests.get(known_as.inode)) {
+            let content = None;
+            return Ok(Looked { digest, content });
         }
-        let digest = engine::digest(input, limits)?;
+        let content = input.read(limits)?;
+        let digest = content.digest;
         if let (Some(known_as), Input::File(file)) = (known_as, input) {
             self.digests.put(known_as, file, digest);
         }
-        Ok(digest)
+        Ok(Looked {
+            digest,
+            content: Some(content),
+        })
     }
 
     /// The version of all that judges: hash lists and rules.
@@ -438,6 +482,7 @@ impl Judge {
                 digest,
                 verdict: Verdict::Clean,
                 set,
+                ..
             } if !opening.is_shared() && !self.allow.allows(digest) => {
                 self.seals.seal(opening, held, unasked, || *self.set() == **set);
             }
@@ -487,6 +532,21 @@ impl Judge {
         }
         if action == Action::Alert {
             self.counters.alerts.one();
+        }
+    }
+}
+
+impl Looked {
+    /// The content itself, which may turn out to be another one.
+    fn read(self, input: Input<'_>, limits: Limits) -> Result<Content, Failure> {
+        if let Some(content) = self.content {
+            return Ok(content);
+        }
+        let content = input.read(limits)?;
+        if content.digest == self.digest {
+            Ok(content)
+        } else {
+            Err(Failure::Changed)
         }
     }
 }

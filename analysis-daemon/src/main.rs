@@ -7,6 +7,7 @@ mod budget;
 mod catch_up;
 mod changes;
 mod containerd;
+mod content;
 mod control;
 mod counters;
 mod daemon;

@@ -253,6 +253,16 @@ impl Seals {
         refused.into_iter().chain(over).for_each(|seal| self.leave(seal));
     }
 
+    /// Whether a file of a container is sealed: it is clean by the signatures of now.
+    pub(crate) fn covers(&self, session: &Arc<Session>, file: BorrowedFd<'_>) -> bool {
+        let Ok(stat) = rustix::fs::fstat(file) else {
+            return false;
+        };
+        let book = self.lock();
+        let of = book.containers.get(&key(session));
+        of.is_some_and(|of| of.by_inode.contains_key(&(stat.st_dev, stat.st_ino)))
+    }
+
     /// Lets writers at a file again that is not to be sealed, after who asked was answered.
     pub(crate) fn release(&self, opening: &Opening, held: Held) {
         if opening.access() == Access::Exec {

@@ -19,7 +19,7 @@ use rustix::event::epoll;
 use rustix::fs::OFlags;
 
 use crate::counters::Counters;
-use crate::engine::Input;
+use crate::engine::{Input, Priority};
 use crate::evidence;
 use crate::incidents::IncidentLog;
 use crate::judge::{Judge, Outcome, Verdict};
@@ -168,7 +168,8 @@ impl Writes {
             quarantine,
         } = &self.means;
         let file = written.file.as_fd();
-        let outcome = judge.judge(Input::File(file), Instant::now() + judge.timeout);
+        let deadline = Instant::now() + judge.timeout;
+        let outcome = judge.judge(Input::File(file), deadline, Priority::Background);
         counters.written.one();
         let Outcome::Judged {
             verdict: Verdict::Bad(finding),

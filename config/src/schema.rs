@@ -90,6 +90,9 @@ pub struct Scan {
     pub worker_memory: ByteSize,
     /// Whether files are judged when they were written, before anybody opens them.
     pub on_write: bool,
+    /// Whether running containers are scanned again when hash lists, rules or lists of similar
+    /// contents have changed.
+    pub on_new_signatures: bool,
     /// What all scans together read in a second; 0 means as much as they can.
     pub rate: ByteSize,
     /// The socket of the containerd whose images are scanned.
@@ -105,7 +108,7 @@ pub struct Scan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Unpack {
-    /// Archives inside each other; 0 looks into none.
+    /// Archives inside each other; 0 judges them as any other file.
     pub depth: u32,
     /// Members, all depths together.
     pub members: u32,
@@ -235,6 +238,7 @@ impl Default for Scan {
             worker_uid: 65_534,
             worker_memory: ByteSize::gib(1),
             on_write: true,
+            on_new_signatures: true,
             rate: ByteSize::mib(64),
             containerd: "/run/containerd/containerd.sock".into(),
             on_unjudged: OnUnjudged::default(),

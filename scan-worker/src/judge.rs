@@ -34,6 +34,9 @@ impl<'r> Judge<'r> {
     pub fn new(rules: &'r Rules, similar: &'r Similar) -> Self {
         let mut scanner = Scanner::new(rules);
         scanner.max_matches_per_pattern(MAX_MATCHES);
+        // Which rules match counts, not where: a pattern that a condition only asks to be there is
+        // not looked for any further once it was found.
+        scanner.fast_scan(true);
         Self { scanner, similar }
     }
 
@@ -68,7 +71,6 @@ impl<'r> Judge<'r> {
             Some(error) => Err(error),
             None => Ok(Scanned {
                 findings: inside.open.pop().unwrap_or_default().findings,
-                sha256: Sha256::digest(content).to_vec(),
                 limit: limit.unwrap_or_default().into(),
             }),
         }

@@ -50,13 +50,16 @@ const COMMON: &[i64] = &[
     libc::SYS_write,
 ];
 
-/// What only the zygote needs: to fork, to reap, and to sandbox further.
+/// What only the zygote needs: to fork, to reap, and to sandbox further. Without privileges it can
+/// lower its priority and nobody else's, and never raise it.
 const ZYGOTE: &[i64] = &[
     libc::SYS_clone,
+    libc::SYS_ioprio_set,
     libc::SYS_pidfd_open,
     libc::SYS_prctl,
     libc::SYS_prlimit64,
     libc::SYS_seccomp,
+    libc::SYS_setpriority,
     libc::SYS_set_robust_list,
     libc::SYS_rseq,
     libc::SYS_socketpair,

@@ -19,14 +19,19 @@ pub(crate) fn send(socket: &OwnedFd, message: &impl Message, fds: &[BorrowedFd<'
     }
 }
 
-/// Receives one message; none at the end of file.
+/// Room for one message, to be used again: clearing it for each would cost more than most of them.
+pub(crate) fn buffer() -> Vec<u8> {
+    vec![0; MAX_MESSAGE]
+}
+
+/// Receives one message into a [`buffer`]; none at the end of file.
 pub(crate) fn receive<M: Message + Default>(
     socket: &OwnedFd,
+    buffer: &mut [u8],
     fds: &mut [Option<OwnedFd>; MAX_FDS],
 ) -> io::Result<Option<M>> {
-    let mut buffer = vec![0; MAX_MESSAGE.min(4096)];
     loop {
-        match seqpacket::receive(socket, &mut buffer, fds) {
+        match seqpacket::receive(socket, buffer, fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 lazaret_sys::wait::readable(socket.as_fd(), None)?;
             }

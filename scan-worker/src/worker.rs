@@ -1,81 +1,61 @@
-//! A worker: one file after the other, until lazaretd hangs up.
+//! A worker: one content after the other, until lazaretd hangs up.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::process;
 use std::time::{Duration, Instant};
 
 use lazaret_api::scan::v1::not_scanned::Reason;
 use lazaret_api::scan::v1::{
-    FromWorker, Member, Members, NotScanned, Scan, ToWorker, Unpack, from_worker::Message,
+    FromWorker, Member, Members, NotScanned, ToWorker, Unpack, from_worker::Message,
 };
 use lazaret_scan_worker::judge::{Judge, bounded};
 use lazaret_scan_worker::similar::Similar;
 use lazaret_scan_worker::unpack::Limits;
+use lazaret_sys::sealed::{Mapped, Sealed};
 use lazaret_sys::seqpacket::MAX_FDS;
 use prost::Message as _;
 use yara_x::Rules;
 
-use crate::{sandbox, wire};
-
-/// A buffer beyond this, in bytes, is given back after the scan.
-const KEPT_BUFFER: usize = 4 << 20;
+use crate::wire;
 
 /// Members of so many bytes go together. One more, which is the largest, still fits.
 const BATCH: usize = 24 << 10;
 
-/// Never returns: the zygote's stack below is not the worker's.
-pub(crate) fn run(socket: &OwnedFd, rules: &Rules, similar: &Similar, memory: u64) -> ! {
-    if let Err(error) = sandbox::narrow(memory) {
+/// Never returns: the zygote's stack below is not the worker's. `enter` makes a worker of this
+/// process.
+pub(crate) fn run(
+    socket: &OwnedFd,
+    rules: &Rules,
+    similar: &Similar,
+    enter: impl FnOnce() -> anyhow::Result<()>,
+) -> ! {
+    if let Err(error) = enter() {
         eprintln!("lazaret-scan-worker: {error:#}");
         process::exit(1);
     }
     let mut judge = Judge::new(rules, similar);
-    let mut buffer = Vec::new();
-    let mut fds = [const { None }; MAX_FDS];
-    while let Ok(Some(ToWorker { scan: Some(scan) })) = wire::receive(socket, &mut fds) {
-        let [file, ..] = &mut fds;
-        let Some(file) = file.take().map(File::from) else {
-            break;
-        };
+    let (mut buffer, mut fds) = (wire::buffer(), [const { None }; MAX_FDS]);
+    while let Ok(Some(ToWorker { scan: Some(scan) })) = wire::receive(socket, &mut buffer, &mut fds) {
         let limits = scan.unpack.map(|unpack| limits(unpack, Instant::now()));
-        let read = read(&file, scan, &mut buffer);
-        // It must be closed before the answer: then lazaretd lets go of the container.
-        drop(file);
-        let answered = read.map_or_else(
-            |not_scanned| send(socket, Message::NotScanned(not_scanned)),
-            |()| answer(socket, &mut judge, &buffer, limits),
-        );
+        let [memory, ..] = &mut fds;
+        let answered = match (scan.content, memory.take()) {
+            (Some(content), _) => answer(socket, &mut judge, &content, limits),
+            (None, Some(memory)) => match map(memory) {
+                Ok(content) => answer(socket, &mut judge, &content, limits),
+                Err(error) => send(socket, not_scanned(Reason::ReadError, &error.to_string())),
+            },
+            (None, None) => break,
+        };
         if answered.is_err() {
             break;
         }
-        buffer.clear();
-        buffer.shrink_to(KEPT_BUFFER);
     }
     process::exit(0);
 }
 
-/// Reads with `pread`, never maps: the file may be cut short meanwhile, which would
-/// be a `SIGBUS`, and the descriptor's offset is the container's own business.
-fn read(file: &File, scan: Scan, buffer: &mut Vec<u8>) -> Result<(), NotScanned> {
-    let error = |error: io::Error| not_scanned(Reason::ReadError, &error.to_string());
-    let size = file.metadata().map_err(error)?.len();
-    if size > scan.max_size {
-        return Err(not_scanned(Reason::TooLarge, ""));
-    }
-    let size = usize::try_from(size).map_err(|_too_large| not_scanned(Reason::TooLarge, ""))?;
-    buffer.resize(size, 0);
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, filled as u64).map_err(error)? {
-            0 => break,
-            length => filled += length,
-        }
-    }
-    buffer.truncate(filled);
-    Ok(())
+fn map(memory: OwnedFd) -> io::Result<Mapped> {
+    Sealed::accept(memory)?.map()
 }
 
 /// Judges a content and tells what came out, members as they come.
@@ -93,7 +73,7 @@ fn answer(socket: &OwnedFd, judge: &mut Judge<'_>, content: &[u8], limits: Optio
         socket,
         match scanned {
             Ok(scanned) => Message::Scanned(scanned),
-            Err(error) => Message::NotScanned(not_scanned(Reason::EngineError, &error.to_string())),
+            Err(error) => not_scanned(Reason::EngineError, &error.to_string()),
         },
     )
 }
@@ -147,9 +127,9 @@ fn limits(unpack: Unpack, now: Instant) -> Limits {
     }
 }
 
-fn not_scanned(reason: Reason, message: &str) -> NotScanned {
-    NotScanned {
+fn not_scanned(reason: Reason, message: &str) -> Message {
+    Message::NotScanned(NotScanned {
         reason: reason.into(),
         message: bounded(message),
-    }
+    })
 }

@@ -68,14 +68,20 @@ fn shortened(mut problem: Problem) -> Problem {
 }
 
 fn serve(socket: &OwnedFd, signatures: &Signatures, memory: u64) -> Result<()> {
-    let mut fds = [const { None }; MAX_FDS];
-    while let Some(ToZygote { fork: Some(_) }) = wire::receive(socket, &mut fds)? {
+    let (mut buffer, mut fds) = (wire::buffer(), [const { None }; MAX_FDS]);
+    while let Some(ToZygote { fork: Some(wanted) }) = wire::receive(socket, &mut buffer, &mut fds)? {
         reap();
         let (ours, theirs) = seqpacket::pair()?;
         match fork().context("cannot fork a worker")? {
             Side::Child => {
                 drop(ours);
-                worker::run(&theirs, &signatures.rules, &signatures.similar, memory);
+                let Signatures { rules, similar } = signatures;
+                worker::run(&theirs, rules, similar, || {
+                    if wanted.background {
+                        lazaret_sys::priority::lower_thread().context("cannot run behind all others")?;
+                    }
+                    sandbox::narrow(memory)
+                });
             }
             Side::Parent { child } => {
                 // It is ours to reap, so its pid is nobody else's yet.

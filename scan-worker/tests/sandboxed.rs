@@ -7,7 +7,6 @@
     reason = "a test that meets what it did not expect must fail"
 )]
 
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -17,8 +16,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use lazaret_api::scan::v1::{
     Engine, Fork, FromWorker, FromZygote, Limit, Member, Scan, Scanned, ToWorker, ToZygote, Unpack,
-    from_worker, from_zygote,
+    from_worker, from_zygote, not_scanned::Reason,
 };
+use lazaret_sys::sealed::{Draft, Sealed};
 use lazaret_sys::seqpacket::{self, Fds, MAX_MESSAGE};
 use prost::Message;
 
@@ -29,11 +29,16 @@ struct Worker {
     /// It lives as long as its socket.
     _zygotes: OwnedFd,
     socket: OwnedFd,
+    pidfd: OwnedFd,
     _rules: tempfile::TempDir,
 }
 
 impl Worker {
     fn start() -> Self {
+        Self::fork(false)
+    }
+
+    fn fork(background: bool) -> Self {
         let rules = tempfile::tempdir().expect("a folder");
         std::fs::write(rules.path().join("a.yar"), RULE).expect("a rule");
         let (ours, theirs) = seqpacket::pair().expect("a pair");
@@ -48,20 +53,21 @@ impl Worker {
             matches!(ready.message, Some(from_zygote::Message::Ready(_))),
             "{ready:?}"
         );
-        tell(&ours, &ToZygote { fork: Some(Fork {}) }, None);
-        let (_, [socket, ..]) = hear::<FromZygote>(&ours);
-        let socket = socket.expect("a worker's socket");
+        let fork = Fork { background };
+        tell(&ours, &ToZygote { fork: Some(fork) }, None);
+        let (_, [socket, pidfd, _]) = hear::<FromZygote>(&ours);
+        let (socket, pidfd) = (socket.expect("a worker's socket"), pidfd.expect("its pidfd"));
         Self {
             zygote,
             _zygotes: ours,
             socket,
+            pidfd,
             _rules: rules,
         }
     }
 
-    fn scan(&self, content: &[u8]) -> (Vec<Member>, Scanned) {
-        let mut file = tempfile::tempfile().expect("a file");
-        file.write_all(content).expect("a full file");
+    /// Hands a content over, in a message or in memory.
+    fn tell(&self, content: Option<Vec<u8>>, memory: Option<BorrowedFd<'_>>) {
         let unpack = Unpack {
             depth: 6,
             members: 10_000,
@@ -70,10 +76,18 @@ impl Worker {
             time_ms: 60_000,
         };
         let scan = Scan {
-            max_size: 64 << 20,
+            content,
             unpack: Some(unpack),
         };
-        tell(&self.socket, &ToWorker { scan: Some(scan) }, Some(&file));
+        tell(&self.socket, &ToWorker { scan: Some(scan) }, memory);
+    }
+
+    fn scan(&self, content: &[u8]) -> (Vec<Member>, Scanned) {
+        self.tell(None, Some(sealed(content).as_fd()));
+        self.hear()
+    }
+
+    fn hear(&self) -> (Vec<Member>, Scanned) {
         let mut members = Vec::new();
         loop {
             match hear::<FromWorker>(&self.socket).0.message {
@@ -92,9 +106,18 @@ impl Drop for Worker {
     }
 }
 
-fn tell(socket: &OwnedFd, message: &impl Message, file: Option<&File>) {
-    let fds: Vec<BorrowedFd<'_>> = file.iter().map(|file| file.as_fd()).collect();
-    seqpacket::send(socket, &message.encode_to_vec(), &fds).expect("sent");
+fn draft(content: &[u8]) -> Draft {
+    let mut draft = Draft::new("test").expect("memory");
+    draft.write_all(content).expect("filled");
+    draft
+}
+
+fn sealed(content: &[u8]) -> Sealed {
+    draft(content).seal().expect("sealed")
+}
+
+fn tell(socket: &OwnedFd, message: &impl Message, memory: Option<BorrowedFd<'_>>) {
+    seqpacket::send(socket, &message.encode_to_vec(), memory.as_slice()).expect("sent");
 }
 
 fn hear<M: Message + Default>(socket: &OwnedFd) -> (M, Fds) {
@@ -173,4 +196,45 @@ fn thousands_of_members_and_a_bomb_are_answered_by_the_same_worker() {
     let (members, scanned) = worker.scan(b"the marker");
     assert!(members.is_empty());
     assert_eq!(scanned.findings.len(), 1);
+}
+
+#[test]
+fn a_content_in_a_message_is_judged_as_one_in_memory() {
+    let worker = Worker::start();
+    worker.tell(Some(b"the marker".to_vec()), None);
+    assert_eq!(worker.hear().1, worker.scan(b"the marker").1);
+    worker.tell(Some(b"nothing".to_vec()), None);
+    assert!(worker.hear().1.findings.is_empty());
+}
+
+#[test]
+fn what_could_still_change_is_not_judged() {
+    let worker = Worker::start();
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(b"the marker").expect("a full file");
+    worker.tell(None, Some(file.as_fd()));
+    let not_scanned = match hear::<FromWorker>(&worker.socket).0.message {
+        Some(from_worker::Message::NotScanned(not)) => not,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(not_scanned.reason(), Reason::ReadError);
+    assert_eq!(worker.scan(b"the marker").1.findings.len(), 1, "it goes on");
+}
+
+#[test]
+fn a_worker_for_the_background_runs_behind_all_others() {
+    let nice = |worker: &Worker| {
+        let pid = lazaret_sys::pidfd::pid(&worker.pidfd).expect("it lives");
+        rustix::process::getpriority_process(rustix::process::Pid::from_raw(pid)).expect("it lives")
+    };
+    let (opener, background) = (Worker::start(), Worker::fork(true));
+    // Forked does not say that it is ready.
+    for worker in [&opener, &background] {
+        worker.scan(b"nothing");
+    }
+    assert_eq!(
+        nice(&opener),
+        rustix::process::getpriority_process(None).expect("ours")
+    );
+    assert_eq!(nice(&background), 19);
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod like_stock;
 mod malware;
 mod quarantine;
+mod renewal;
 mod resources;
 mod scale;
 mod scan;
@@ -82,6 +83,7 @@ fn cases() -> impl Iterator<Item = Case> {
         shared::CASES,
         quarantine::CASES,
         scale::CASES,
+        renewal::CASES,
         scan::CASES,
         workers::CASES,
         lifecycle::CASES,

@@ -45,6 +45,8 @@ fn configuration(places: &Places, extra: &toml::Table) -> Result<String> {
     // The set that ships, from where it lies in the repository.
     let signatures = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/signatures");
     scan.entry("rules").or_insert_with(|| vec![signatures].into());
+    // Each case adds signatures, and others count what is told of their containers.
+    scan.entry("on_new_signatures").or_insert(false.into());
     Ok(toml::to_string(&table)?)
 }
 

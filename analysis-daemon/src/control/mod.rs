@@ -27,7 +27,7 @@ use tonic::transport::Server;
 use crate::allow::AllowList;
 use crate::counters::Counters;
 use crate::daemon::Daemon;
-use crate::engine::Input;
+use crate::engine::{Input, Priority};
 use crate::incidents::IncidentLog;
 use crate::judge::Outcome;
 use crate::quarantine::Quarantine;
@@ -119,7 +119,10 @@ impl State {
             scans: Arc::clone(&daemon.scans),
             containerd: daemon.containerd.clone(),
             session: Box::new(move |namespace, id| sessions.registry.find(namespace, id)),
-            judge: Box::new(move |file| judge.judge(Input::File(file), Instant::now() + judge.timeout)),
+            judge: Box::new(move |file| {
+                let deadline = Instant::now() + judge.timeout;
+                judge.judge(Input::File(file), deadline, Priority::Background)
+            }),
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             stopped,
         }

@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use super::{State, convert};
-use crate::scan::{Found, ImageTarget, Record, Snapshot, StartError, State as ScanState, Target, Watching};
+use crate::scan::{
+    Cause, Found, ImageTarget, Record, Snapshot, StartError, State as ScanState, Target, Watching,
+};
 
 /// What unpacks images unless somebody chose otherwise.
 const SNAPSHOTTER: &str = "overlayfs";
@@ -69,7 +71,7 @@ fn targets(state: &State, wanted: Wanted) -> Result<Vec<Target>, Status> {
         Wanted::Image(wanted) => Ok(vec![image(state, wanted)?]),
         Wanted::All(true) => Ok((state.containers)()
             .iter()
-            .map(|status| of_container(&status.container))
+            .map(|status| Target::of_container(&status.container))
             .collect()),
         Wanted::All(false) => Err(Status::invalid_argument("all: it must be true")),
         Wanted::ScanId(_) => Err(Status::invalid_argument("scan_id: it names a scan, not a target")),
@@ -96,14 +98,7 @@ fn container(state: &State, wanted: &ContainerTarget) -> Result<Target, Status> 
             "namespace: {} is in {} and in {}",
             wanted.id, first.namespace, other.namespace
         ))),
-        None => Ok(of_container(first)),
-    }
-}
-
-fn of_container(container: &lazaret_types::Container) -> Target {
-    Target::Container {
-        namespace: container.namespace.clone(),
-        id: container.id.to_string(),
+        None => Ok(Target::of_container(first)),
     }
 }
 
@@ -136,12 +131,16 @@ pub(super) async fn send(watched: Vec<Watching>, sender: &Sender, mut stopped: w
         let mut findings = 0;
         loop {
             let now = watching.snapshot();
+            // It began anew by other signatures.
+            if now.record.found.len() < findings {
+                findings = 0;
+            }
             for found in now.record.found.iter().skip(findings) {
                 if !tell(&watching, Event::Finding(finding(found)), sender).await {
                     return;
                 }
             }
-            findings = findings.max(now.record.found.len());
+            findings = now.record.found.len();
             if now.record.is_over() {
                 if tell(&watching, Event::Ended(ended(&now)), sender).await {
                     break;
@@ -232,5 +231,11 @@ fn scan(record: &Record) -> api::Scan {
         image_digest: record.digest.clone().unwrap_or_default(),
         resumed: record.resumed,
         from_record: false,
+        cause: match record.cause {
+            Cause::Asked => api::ScanCause::Asked,
+            Cause::NewSignatures => api::ScanCause::NewSignatures,
+        }
+        .into(),
+        current: record.counts.current,
     }
 }

@@ -22,6 +22,7 @@ use crate::incidents::Draft;
 use crate::judge::Verdict;
 use crate::registry::GuardState;
 use crate::scan::Means;
+use crate::session::Session;
 
 /// A served API with one guarded container.
 struct Bench {
@@ -118,7 +119,7 @@ impl Bench {
 
 /// Scans that find every file of one byte bad.
 fn scans(state: &Path, incidents: &Arc<IncidentLog>, allow: &Arc<AllowList>) -> Arc<Scans> {
-    let judge = |file: BorrowedFd<'_>, _: Instant| {
+    let judge = |file: BorrowedFd<'_>, _: Option<&Arc<Session>>, _: Instant| {
         let size = rustix::fs::fstat(file).unwrap().st_size;
         let finding = Finding {
             severity: Severity::Critical,
@@ -133,10 +134,13 @@ fn scans(state: &Path, incidents: &Arc<IncidentLog>, allow: &Arc<AllowList>) -> 
                 Verdict::Clean
             },
             set: "set".into(),
+            known: false,
         }
     };
     let means = Means {
         judge: Box::new(judge),
+        quarantine: Box::new(|_, _, _| {}),
+        is_sealed: Box::new(|_, _| false),
         set: Box::new(|| "set".into()),
         allow: Arc::clone(allow),
         incidents: Arc::clone(incidents),

@@ -101,6 +101,7 @@ impl Quarantine {
             digest,
             verdict: Verdict::Bad(finding),
             set,
+            ..
         } = outcome
         else {
             return;
@@ -129,7 +130,8 @@ impl Quarantine {
         match self.mode {
             QuarantineMode::Off => false,
             QuarantineMode::Critical => finding.severity == Severity::Critical,
-            QuarantineMode::All => true,
+            // What only alerts stays, whoever found it.
+            QuarantineMode::All => finding.severity >= Severity::Error,
         }
     }
 
@@ -288,6 +290,7 @@ impl Quarantine {
                 digest,
                 verdict: Verdict::Clean,
                 set,
+                ..
             } => (digest, set),
             Outcome::Judged {
                 verdict: Verdict::Bad(finding),

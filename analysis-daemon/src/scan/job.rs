@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use lazaret_walk::image::Size;
 use tokio::sync::watch;
 
-use super::{Record, Target};
+use super::record::{Basis, Cause};
+use super::{Record, State, Target};
 
 /// How often watchers hear of progress.
 const TELL: Duration = Duration::from_millis(100);
@@ -16,6 +17,7 @@ const TELL: Duration = Duration::from_millis(100);
 pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) target: Target,
+    pub(super) cause: Cause,
     live: Mutex<Live>,
     /// Grows when watchers should look.
     told: watch::Sender<u64>,
@@ -26,6 +28,8 @@ pub(crate) struct Job {
 struct Live {
     now: Snapshot,
     told_at: Instant,
+    /// It is to begin anew.
+    superseded: bool,
 }
 
 /// A scan at one moment.
@@ -42,7 +46,7 @@ pub(crate) struct Snapshot {
 
 impl Job {
     pub(super) fn new(record: Record) -> Self {
-        let (id, target) = (record.id.clone(), record.target.clone());
+        let (id, target, cause) = (record.id.clone(), record.target.clone(), record.cause);
         let now = Snapshot {
             record,
             path: PathBuf::new(),
@@ -52,9 +56,11 @@ impl Job {
         Self {
             id,
             target,
+            cause,
             live: Mutex::new(Live {
                 now,
                 told_at: Instant::now(),
+                superseded: false,
             }),
             told: watch::Sender::new(0),
             watchers: AtomicUsize::new(0),
@@ -101,6 +107,45 @@ impl Job {
     /// Whether it will come to an end that somebody may wait for.
     pub(super) fn goes_on(&self) -> bool {
         !self.is_cancelled() && !self.live().now.record.is_over()
+    }
+
+    /// Has it begin anew if it judges by anything but this set; false when it is over.
+    pub(super) fn supersede(&self, set: &str) -> bool {
+        let mut live = self.live();
+        let record = &live.now.record;
+        let goes_on = !record.is_over();
+        let is_old =
+            record.state == State::Running && record.basis.as_ref().is_some_and(|basis| basis.set != set);
+        live.superseded |= goes_on && is_old;
+        goes_on
+    }
+
+    pub(super) fn is_superseded(&self) -> bool {
+        self.live().superseded
+    }
+
+    /// Begins, or begins anew, by what decides now: what other signatures found is found again,
+    /// or not.
+    pub(super) fn begin(&self, basis: Basis) {
+        let mut live = self.live();
+        live.superseded = false;
+        let record = &mut live.now.record;
+        record.state = State::Running;
+        let basis = Some(basis);
+        if record.basis != basis {
+            record.restart();
+            record.basis = basis;
+        }
+    }
+
+    /// Ends it; false when it is to begin anew instead.
+    pub(super) fn end(&self, state: State, error: Option<String>) -> bool {
+        let mut live = self.live();
+        let ends = !(live.superseded && state == State::Done);
+        if ends {
+            live.now.record.end(state, error);
+        }
+        ends
     }
 
     /// Lets it go on when nobody watches any more.

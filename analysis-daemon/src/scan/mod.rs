@@ -7,7 +7,9 @@
 
 mod bytes;
 mod job;
+mod lanes;
 mod record;
+mod renewal;
 mod report;
 mod run;
 mod store;
@@ -31,7 +33,9 @@ use sha2::Digest;
 use thiserror::Error;
 
 pub(crate) use job::{Job, Snapshot, Watching};
-pub(crate) use record::{Found, Record, State};
+pub(crate) use lanes::LANES;
+pub(crate) use record::{Cause, Found, Record, State};
+pub(crate) use renewal::Renewal;
 pub(crate) use target::{ImageTarget, Target};
 
 use crate::allow::AllowList;
@@ -39,6 +43,7 @@ use crate::counters::Counters;
 use crate::incidents::IncidentLog;
 use crate::judge::Outcome;
 use crate::registry::Registry;
+use crate::session::Session;
 use record::Basis;
 use store::Store;
 use throttle::Throttle;
@@ -50,10 +55,20 @@ pub(crate) const MAX_RUNNING: usize = 2;
 /// Scans that run or wait.
 const MAX_LIVE: usize = 4096;
 
+type Judge = Box<dyn Fn(BorrowedFd<'_>, Option<&Arc<Session>>, Instant) -> Outcome + Send + Sync>;
+
+type IsSealed = Box<dyn Fn(&Arc<Session>, BorrowedFd<'_>) -> bool + Send + Sync>;
+
+type Mover = Box<dyn Fn(&Arc<Session>, BorrowedFd<'_>, &Outcome) + Send + Sync>;
+
 /// What a scan uses of the daemon.
 pub(crate) struct Means {
-    /// Finds a verdict on a file until then.
-    pub(crate) judge: Box<dyn Fn(BorrowedFd<'_>, Instant) -> Outcome + Send + Sync>,
+    /// Finds a verdict on a file, maybe of a container, until then.
+    pub(crate) judge: Judge,
+    /// Considers to move a file out of a container.
+    pub(crate) quarantine: Mover,
+    /// Whether a file was found clean since the signatures changed, and has not changed since.
+    pub(crate) is_sealed: IsSealed,
     /// The version of the signatures that it judges by now.
     pub(crate) set: Box<dyn Fn() -> Arc<str> + Send + Sync>,
     /// What is clean whatever the signatures say.
@@ -73,6 +88,7 @@ pub(crate) struct Scans {
     jobs: Mutex<Jobs>,
     idle: Condvar,
     stopping: AtomicBool,
+    opened_at: Instant,
 }
 
 #[derive(Default)]
@@ -80,7 +96,40 @@ struct Jobs {
     /// Those that run, and those that wait in the order in which they came.
     live: Vec<Arc<Job>>,
     waiting: VecDeque<Arc<Job>>,
+    /// Those that nobody asked for, which wait behind all others.
+    renewals: VecDeque<Arc<Job>>,
+    /// One of them runs: whoever asks for a scan finds a thread for it.
+    is_renewing: bool,
     threads: usize,
+}
+
+impl Jobs {
+    fn queue(&mut self, job: Arc<Job>) {
+        self.live.push(Arc::clone(&job));
+        match job.cause {
+            Cause::Asked => self.waiting.push_back(job),
+            Cause::NewSignatures => self.renewals.push_back(job),
+        }
+    }
+
+    fn next(&mut self) -> Option<Arc<Job>> {
+        if let Some(job) = self.waiting.pop_front() {
+            return Some(job);
+        }
+        if self.is_renewing {
+            return None;
+        }
+        let job = self.renewals.pop_front();
+        self.is_renewing = job.is_some();
+        job
+    }
+
+    fn done(&mut self, job: &Arc<Job>) {
+        self.live.retain(|live| !Arc::ptr_eq(live, job));
+        if job.cause == Cause::NewSignatures {
+            self.is_renewing = false;
+        }
+    }
 }
 
 /// A scan cannot begin.
@@ -114,6 +163,7 @@ impl Scans {
             jobs: Mutex::default(),
             idle: Condvar::new(),
             stopping: AtomicBool::new(false),
+            opened_at: Instant::now(),
         }))
     }
 
@@ -156,6 +206,34 @@ impl Scans {
             job.detach();
         }
         Ok(Watching::new(job))
+    }
+
+    /// Scans containers again by this set; who is being scanned so begins anew, if need be. Blocks
+    /// on the disk.
+    fn renew(self: &Arc<Self>, targets: Vec<Target>, set: &str) {
+        let earlier = self.store.list();
+        for target in targets {
+            let is_renewal = |job: &&Arc<Job>| job.cause == Cause::NewSignatures && job.target == target;
+            let mut jobs = self.jobs();
+            let running = jobs.live.iter().find(is_renewal);
+            if running.is_some_and(|job| job.supersede(set)) {
+                continue;
+            }
+            let record = Record::renewal(target.clone());
+            let saved = self.store.save(&record).map_err(StartError::Record);
+            if let Err(error) = saved.and_then(|()| self.enqueue(&mut jobs, Arc::new(Job::new(record)))) {
+                tracing::error!(%error, %target, "not scanned by the new signatures");
+                continue;
+            }
+            drop(jobs);
+            // The newest says it all, and those of images are to be kept.
+            for old in &earlier {
+                if old.target == target && old.cause == Cause::NewSignatures && old.is_over() {
+                    // Pruned meanwhile, it is gone as well.
+                    let _gone = self.store.remove(old);
+                }
+            }
+        }
     }
 
     /// Joins a scan by its id, also one that is over. Blocks on the disk.
@@ -233,8 +311,7 @@ impl Scans {
             thread.spawn(move || scans.work()).map_err(StartError::Thread)?;
             jobs.threads += 1;
         }
-        jobs.live.push(Arc::clone(&job));
-        jobs.waiting.push_back(job);
+        jobs.queue(job);
         Ok(())
     }
 
@@ -245,7 +322,7 @@ impl Scans {
         }
         loop {
             let mut jobs = self.jobs();
-            let next = jobs.waiting.pop_front().filter(|_| !self.is_stopping());
+            let next = if self.is_stopping() { None } else { jobs.next() };
             let Some(job) = next else {
                 jobs.threads -= 1;
                 self.idle.notify_all();
@@ -253,7 +330,7 @@ impl Scans {
             };
             drop(jobs);
             run::run(self, &job);
-            self.jobs().live.retain(|live| !Arc::ptr_eq(live, &job));
+            self.jobs().done(&job);
         }
     }
 }

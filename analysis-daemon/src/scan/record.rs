@@ -21,6 +21,8 @@ pub(crate) struct Record {
     /// A ULID: sorted by it is sorted by time.
     pub(crate) id: String,
     pub(crate) target: Target,
+    #[serde(default)]
+    pub(crate) cause: Cause,
     pub(crate) state: State,
     /// Why it failed.
     pub(crate) error: Option<String>,
@@ -48,6 +50,17 @@ pub(crate) struct Record {
     pub(crate) force: bool,
     /// Times that it went on after the daemon had gone.
     pub(crate) resumed: u32,
+}
+
+/// Why there is a scan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Cause {
+    /// Somebody asked for it. It reports and changes nothing.
+    #[default]
+    Asked,
+    /// What judges has changed, and the container goes on running.
+    NewSignatures,
 }
 
 /// What decides on a content.
@@ -78,6 +91,9 @@ pub(crate) struct Counts {
     pub(crate) findings: u64,
     /// Files and folders without a verdict.
     pub(crate) unjudged: u64,
+    /// Files that needed no judgement: by the same signatures there was a verdict already.
+    #[serde(default)]
+    pub(crate) current: u64,
 }
 
 /// A bad file.
@@ -109,6 +125,7 @@ impl Record {
         Self {
             id: Ulid::generate().to_string(),
             target,
+            cause: Cause::Asked,
             state: State::Waiting,
             error: None,
             began_at: now(),
@@ -124,6 +141,15 @@ impl Record {
             detached: false,
             force,
             resumed: 0,
+        }
+    }
+
+    /// Of a container that is to be scanned again, whoever watches.
+    pub(crate) fn renewal(target: Target) -> Self {
+        Self {
+            cause: Cause::NewSignatures,
+            detached: true,
+            ..Self::new(target, false)
         }
     }
 

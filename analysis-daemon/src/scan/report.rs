@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use lazaret_types::{Action, FileFields};
 
-use super::{Found, Target};
+use super::record::Cause;
+use super::{Found, Job, Target};
 use crate::evidence::escape;
 use crate::incidents::Draft;
 use crate::session::Session;
@@ -17,16 +18,16 @@ const MAX_PATH: usize = 4096;
 
 /// It stays where it is: nobody opens it now, and when somebody does, the guard
 /// judges again.
-pub(super) fn incident(
-    target: &Target,
-    session: Option<&Arc<Session>>,
-    found: &Found,
-    set: &Arc<str>,
-) -> Draft {
+pub(super) fn incident(job: &Job, session: Option<&Arc<Session>>, found: &Found, set: &Arc<str>) -> Draft {
     let (path, path_escaped) = escape(&found.path);
+    let why = match job.cause {
+        Cause::Asked => "",
+        Cause::NewSignatures => " by new signatures",
+    };
     let output = format!(
-        "{}: {path} found by a scan of {target}: known bad ({})",
+        "{}: {path} found by a scan of {}{why}: known bad ({})",
         Action::Alert,
+        job.target,
         found.rule
     );
     Draft {

@@ -1,18 +1,20 @@
 //! One scan, from its beginning or from where it was left to its end.
 
-use std::os::fd::AsFd;
+use std::ops::ControlFlow::{Break, Continue};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use lazaret_walk::image::{Containerd, ImageError};
 use lazaret_walk::{Mounts, Options, Walked, walk};
 
+use super::lanes::Lanes;
 use super::target::ImageTarget;
 use super::tree::{self, Tree};
-use super::visit::{Judging, Leave};
+use super::visit::{Judging, Leave, Running};
 use super::{Job, Scans, State, Target};
 
 /// How long a container may take to be guarded again after a restart.
-const RETURN: Duration = Duration::from_secs(15);
+pub(super) const RETURN: Duration = Duration::from_secs(15);
 
 /// Between two looks for it.
 const LOOK: Duration = Duration::from_millis(50);
@@ -24,13 +26,21 @@ enum End {
     Failed(String),
     /// Not at all: the next daemon goes on.
     Left,
+    /// Not yet: what judges has changed.
+    Superseded,
     /// By the record of an earlier one, which the job holds now.
     Answered,
 }
 
 /// Runs a scan; when this returns, its record says how it ended.
 pub(super) fn run(scans: &Scans, job: &Job) {
-    begin(scans, job);
+    while !run_once(scans, job) {}
+}
+
+/// False when it is to begin anew.
+fn run_once(scans: &Scans, job: &Job) -> bool {
+    job.begin(scans.basis());
+    scans.save(job);
     let end = match &job.target {
         Target::Path(path) => tree::of_path(path).map_or_else(failed, |tree| judge(scans, job, &tree)),
         Target::Container { namespace, id } => {
@@ -44,29 +54,26 @@ pub(super) fn run(scans: &Scans, job: &Job) {
         End::Done => (State::Done, None),
         End::Cancelled => (State::Cancelled, None),
         End::Failed(why) => (State::Failed, Some(why)),
-        End::Left => return scans.save(job),
-        End::Answered => return job.tell(),
+        End::Left => {
+            scans.save(job);
+            return true;
+        }
+        End::Answered => {
+            job.tell();
+            return true;
+        }
+        End::Superseded => return false,
     };
-    job.count(|record| record.end(state, error));
+    if !job.end(state, error) {
+        return false;
+    }
     scans.save(job);
     job.tell();
+    true
 }
 
 fn failed(error: impl std::fmt::Display) -> End {
     End::Failed(error.to_string())
-}
-
-/// What other signatures found is found again, or not.
-fn begin(scans: &Scans, job: &Job) {
-    let basis = Some(scans.basis());
-    job.count(|record| {
-        record.state = State::Running;
-        if record.basis != basis {
-            record.restart();
-            record.basis = basis;
-        }
-    });
-    scans.save(job);
 }
 
 /// After a restart the keepers need a moment to offer their containers again.
@@ -74,31 +81,50 @@ fn wait_for_container(scans: &Scans, job: &Job, namespace: &str, id: &str) {
     if job.snapshot().record.resumed == 0 {
         return;
     }
-    let until = Instant::now() + RETURN;
-    let judging = Judging::new(scans, job, None);
-    while scans.means.registry.find(namespace, id).is_none()
-        && Instant::now() < until
-        && judging.leave().is_none()
-    {
+    let until = scans.opened_at + RETURN;
+    let running = Running {
+        scans,
+        job,
+        session: None,
+    };
+    while scans.means.registry.find(namespace, id).is_none() && Instant::now() < until && running.goes_on() {
         std::thread::sleep(LOOK);
     }
 }
 
 fn judge(scans: &Scans, job: &Job, tree: &Tree) -> End {
-    let mut judging = Judging::new(scans, job, tree.session.as_ref());
+    let running = Running {
+        scans,
+        job,
+        session: tree.session.as_ref(),
+    };
     let options = Options {
         mounts: tree.mounts.clone(),
         after: job.snapshot().record.cursor.map(|cursor| cursor.0),
     };
-    match walk(tree.root.as_fd(), &options, &mut judging) {
+    let judge = |file: BorrowedFd<'_>| running.look(file);
+    let walked = Lanes::open(
+        judge,
+        || running.goes_on(),
+        |lanes| {
+            let mut judging = Judging::new(running, lanes);
+            let walked = walk(tree.root.as_fd(), &options, &mut judging)?;
+            Ok(match judging.finish() {
+                Continue(()) => walked,
+                Break(()) => Walked::Stopped,
+            })
+        },
+    );
+    match walked.flatten() {
         Err(error) => failed(error),
         Ok(Walked::All) => {
             let basis = Some(scans.basis());
             job.count(|record| record.mixed |= record.basis != basis);
             End::Done
         }
-        Ok(Walked::Stopped) => match judging.leave() {
+        Ok(Walked::Stopped) => match running.leave() {
             Some(Leave::Stopping) => End::Left,
+            Some(Leave::Superseded) => End::Superseded,
             Some(Leave::ContainerEnded) => End::Failed("the container has ended".into()),
             Some(Leave::Cancelled) | None => End::Cancelled,
         },

@@ -27,6 +27,11 @@ impl Store {
         Ok(Self { folder })
     }
 
+    /// The path of a file that is no record.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Puts a record in the place of an earlier one of this scan; when it is over,
     /// the oldest records make room. Survives a power cut.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use lazaret_types::Container;
 use serde::{Deserialize, Serialize};
 
 /// Tried in turn for an image whose namespace nobody named.
@@ -31,6 +32,15 @@ pub(crate) struct ImageTarget {
     #[serde(with = "super::bytes")]
     pub(crate) containerd: PathBuf,
     pub(crate) snapshotter: String,
+}
+
+impl Target {
+    pub(crate) fn of_container(container: &Container) -> Self {
+        Self::Container {
+            namespace: container.namespace.clone(),
+            id: container.id.to_string(),
+        }
+    }
 }
 
 impl ImageTarget {

@@ -13,7 +13,7 @@ use lazaret_types::{Engine, Finding, Severity, UnjudgedReason};
 use tempfile::TempDir;
 
 use super::*;
-use crate::engine::{self, Input, Limits};
+use crate::engine::{Input, Limits, Priority};
 use crate::judge::Verdict;
 use crate::signatures::Signatures;
 
@@ -67,7 +67,7 @@ impl Bench {
             Arc::clone(&self.set),
         );
         let version = Arc::clone(&set);
-        let judge = move |file: BorrowedFd<'_>, deadline: Instant| {
+        let judge = move |file: BorrowedFd<'_>, _: Option<&Arc<Session>>, deadline: Instant| {
             let nth = judged.fetch_add(1, Ordering::SeqCst);
             let closed = |open: &mut usize| nth >= *open;
             drop(gate.1.wait_while(gate.0.lock().unwrap(), closed).unwrap());
@@ -75,6 +75,8 @@ impl Bench {
         };
         let means = Means {
             judge: Box::new(judge),
+            quarantine: Box::new(|_, _, _| {}),
+            is_sealed: Box::new(|_, _| false),
             set: Box::new(move || version.lock().unwrap().as_str().into()),
             allow: Arc::new(AllowList::open(self.state.path().join("allow")).unwrap()),
             incidents: Arc::clone(&self.incidents),
@@ -93,8 +95,9 @@ fn judge(file: BorrowedFd<'_>, deadline: Instant, set: &str) -> Outcome {
     let limits = Limits {
         size: 1 << 20,
         deadline,
+        priority: Priority::Background,
     };
-    let Ok(digest) = engine::digest(Input::File(file), limits) else {
+    let Ok(content) = Input::File(file).read(limits) else {
         return Outcome::Unjudged(UnjudgedReason::ReadError);
     };
     let mut begin = Vec::new();
@@ -106,13 +109,14 @@ fn judge(file: BorrowedFd<'_>, deadline: Instant, set: &str) -> Outcome {
         engine: Engine::HashList,
     };
     Outcome::Judged {
-        digest,
+        digest: content.digest,
         verdict: if begin == b"BAD" {
             Verdict::Bad(finding)
         } else {
             Verdict::Clean
         },
         set: set.into(),
+        known: false,
     }
 }
 
@@ -132,7 +136,17 @@ fn wait_for(watching: &Watching, is_it: impl Fn(&Record) -> bool) -> Record {
     }
 }
 
-const FILES: [(&str, &str); 5] = [("a", "1"), ("b", "BAD 2"), ("c", "3"), ("d", "BAD 4"), ("e", "5")];
+/// More than are under judgement at once.
+const FILES: [(&str, &str); 8] = [
+    ("a", "1"),
+    ("b", "BAD 2"),
+    ("c", "3"),
+    ("d", "BAD 4"),
+    ("e", "5"),
+    ("f", "6"),
+    ("g", "7"),
+    ("h", "8"),
+];
 
 #[test]
 fn what_is_bad_is_recorded_and_told() {
@@ -140,7 +154,7 @@ fn what_is_bad_is_recorded_and_told() {
     let scans = bench.scans();
     let record = end_of(&scans.start(bench.target(), false, false).unwrap());
     assert_eq!(record.state, State::Done);
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
     assert_eq!(record.found[0].path, bench.tree.path().join("b"));
     assert_eq!(scans.list(), [record]);
 
@@ -160,20 +174,23 @@ fn the_next_daemon_goes_on_behind_the_last_file() {
     let watching = scans.start(bench.target(), false, false).unwrap();
     wait_for(&watching, |record| record.counts.files == 3);
     scans.stop();
-    bench.open_gate_after(4);
+    bench.open_gate_after(usize::MAX);
     scans.wait(PATIENCE);
     // As the daemon goes, so does who watches through it.
     drop(watching);
+    // What was under judgement is not judged again.
     let [left] = scans.list().try_into().unwrap();
-    assert_eq!((left.state, left.counts.files), (State::Running, 4));
+    let judged = bench.judged.load(Ordering::SeqCst);
+    assert_eq!(left.state, State::Running);
+    assert_eq!(left.counts.files, u64::try_from(judged).unwrap());
+    assert!((4..=3 + LANES).contains(&judged), "{judged}");
 
-    bench.open_gate_after(usize::MAX);
     let next = bench.scans();
     next.resume();
     let record = end_of(&next.join(&left.id).unwrap());
     assert_eq!((record.state, record.resumed), (State::Done, 1));
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
-    assert_eq!(bench.judged.load(Ordering::SeqCst), 5);
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
+    assert_eq!(bench.judged.load(Ordering::SeqCst), 8);
 }
 
 #[test]
@@ -191,7 +208,7 @@ fn other_signatures_begin_anew() {
     next.resume();
     let record = end_of(&next.join(watching.id()).unwrap());
     assert_eq!(record.basis.unwrap().set, "two");
-    assert_eq!((record.counts.files, record.counts.findings), (5, 2));
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
     assert!(!record.mixed);
 }
 
@@ -313,4 +330,97 @@ fn only_the_same_image_by_the_same_judges_is_an_answer() {
     ));
     record.mixed = true;
     assert!(!record.answers("sha256:a", &basis));
+}
+
+/// The renewals, as the records have them.
+fn renewals(scans: &Scans) -> Vec<Record> {
+    let mut records = scans.list();
+    records.retain(|record| record.cause == Cause::NewSignatures);
+    records
+}
+
+#[test]
+fn a_newer_change_supersedes_and_nothing_is_piled_up() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(3);
+    let scans = bench.scans();
+    scans.renew(vec![bench.target()], "one");
+    let [renewal] = renewals(&scans).try_into().unwrap();
+    let watching = scans.join(&renewal.id).unwrap();
+    wait_for(&watching, |record| record.counts.files == 3);
+    // It judges by this one already.
+    scans.renew(vec![bench.target()], "one");
+    *bench.set.lock().unwrap() = "two".into();
+    scans.renew(vec![bench.target()], "two");
+    scans.renew(vec![bench.target()], "two");
+    bench.open_gate_after(usize::MAX);
+    let record = end_of(&watching);
+    assert_eq!((record.state, record.mixed), (State::Done, false));
+    assert_eq!((record.counts.files, record.counts.findings), (8, 2));
+    assert_eq!(record.basis.clone().unwrap().set, "two");
+    assert_eq!(renewals(&scans), [record]);
+    let judged = bench.judged.load(Ordering::SeqCst);
+    assert!((8 + 4..=8 + 3 + LANES).contains(&judged), "{judged}");
+}
+
+#[test]
+fn the_newest_renewal_of_a_container_is_kept() {
+    let bench = Bench::new(&FILES);
+    let scans = bench.scans();
+    for set in ["one", "two"] {
+        *bench.set.lock().unwrap() = set.into();
+        scans.renew(vec![bench.target()], set);
+        // It is over before its record says so, and before its thread has let go of it.
+        let until = Instant::now() + PATIENCE;
+        while !scans.jobs().live.is_empty() {
+            assert!(Instant::now() < until, "{:?}", scans.list());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    let [left] = renewals(&scans).try_into().unwrap();
+    assert_eq!(left.basis.unwrap().set, "two");
+}
+
+#[test]
+fn who_asks_for_a_scan_does_not_wait_for_renewals() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(0);
+    let scans = bench.scans();
+    let file = |name| Target::Path(bench.tree.path().join(name));
+    scans.renew(["a", "b", "c"].map(file).into(), "one");
+    let asked = scans.start(file("d"), false, false).unwrap();
+    wait_for(&asked, |record| record.state == State::Running);
+    let running = renewals(&scans)
+        .iter()
+        .filter(|record| record.state == State::Running)
+        .count();
+    assert!(running <= 1, "{running} at once");
+    bench.open_gate_after(usize::MAX);
+    assert_eq!(end_of(&asked).counts.findings, 1);
+    for renewal in renewals(&scans) {
+        end_of(&scans.join(&renewal.id).unwrap());
+    }
+}
+
+#[test]
+fn a_renewal_goes_on_after_a_restart_and_without_a_watcher() {
+    let bench = Bench::new(&FILES);
+    bench.open_gate_after(3);
+    let scans = bench.scans();
+    scans.renew(vec![bench.target()], "one");
+    let [renewal] = renewals(&scans).try_into().unwrap();
+    wait_for(&scans.join(&renewal.id).unwrap(), |record| {
+        record.counts.files == 3
+    });
+    scans.stop();
+    bench.open_gate_after(usize::MAX);
+    scans.wait(PATIENCE);
+    let next = bench.scans();
+    next.resume();
+    let record = end_of(&next.join(&renewal.id).unwrap());
+    assert_eq!(
+        (record.state, record.resumed, record.counts.files),
+        (State::Done, 1, 8)
+    );
+    assert_eq!(bench.judged.load(Ordering::SeqCst), 8);
 }

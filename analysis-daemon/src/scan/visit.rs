@@ -1,6 +1,7 @@
 //! What is done with each file.
 
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 use lazaret_types::UnjudgedReason;
 use lazaret_walk::{Regular, Skip, Visitor};
 
-use super::record::Cursor;
+use super::lanes::{Ahead, Front, Lanes};
+use super::record::{Cause, Cursor};
 use super::report::{incident, shown};
 use super::{Found, Job, Scans};
 use crate::judge::{Outcome, Verdict};
@@ -32,27 +34,19 @@ pub(super) enum Leave {
     Stopping,
     Cancelled,
     ContainerEnded,
+    /// It begins anew.
+    Superseded,
 }
 
-pub(super) struct Judging<'a> {
+/// A scan that runs.
+#[derive(Clone, Copy)]
+pub(super) struct Running<'a> {
     pub(super) scans: &'a Scans,
     pub(super) job: &'a Job,
     pub(super) session: Option<&'a Arc<Session>>,
-    reports: Rate,
-    saved_at: Instant,
 }
 
-impl<'a> Judging<'a> {
-    pub(super) fn new(scans: &'a Scans, job: &'a Job, session: Option<&'a Arc<Session>>) -> Self {
-        Self {
-            scans,
-            job,
-            session,
-            reports: Rate::new(),
-            saved_at: Instant::now(),
-        }
-    }
-
+impl Running<'_> {
     /// Why not to go on.
     pub(super) fn leave(&self) -> Option<Leave> {
         let ending = |session: &Arc<Session>| session.ending.load(Ordering::Acquire);
@@ -62,45 +56,144 @@ impl<'a> Judging<'a> {
             Some(Leave::ContainerEnded)
         } else if self.job.is_cancelled() {
             Some(Leave::Cancelled)
+        } else if self.job.is_superseded() {
+            Some(Leave::Superseded)
         } else {
             None
         }
     }
 
+    pub(super) fn goes_on(&self) -> bool {
+        self.leave().is_none()
+    }
+
+    /// Judges a file, if it needs to be.
+    pub(super) fn look(&self, file: BorrowedFd<'_>) -> Seen {
+        let means = &self.scans.means;
+        let renewed = self.session.filter(|_| self.job.cause == Cause::NewSignatures);
+        // Seals do not outlive a change of the signatures.
+        if renewed.is_some_and(|session| (means.is_sealed)(session, file)) {
+            return Seen::Sealed;
+        }
+        let outcome = (means.judge)(file, self.session, Instant::now() + DEADLINE);
+        if let Some(session) = renewed {
+            (means.quarantine)(session, file, &outcome);
+        }
+        Seen::Judged(outcome)
+    }
+}
+
+/// What came of a file.
+pub(super) enum Seen {
+    /// It was found clean since the signatures changed, and has not changed since.
+    Sealed,
+    Judged(Outcome),
+}
+
+pub(super) struct Judging<'a> {
+    running: Running<'a>,
+    lanes: Lanes<Seen>,
+    reports: Rate,
+    saved_at: Instant,
+}
+
+impl<'a> Judging<'a> {
+    pub(super) fn new(running: Running<'a>, lanes: Lanes<Seen>) -> Self {
+        Self {
+            running,
+            lanes,
+            reports: Rate::new(),
+            saved_at: Instant::now(),
+        }
+    }
+
     fn go_on(&self) -> ControlFlow<()> {
-        if self.leave().is_some() {
-            Break(())
-        } else {
+        if self.running.goes_on() {
             Continue(())
+        } else {
+            Break(())
+        }
+    }
+
+    /// Takes what is still on its way, as far as it was begun.
+    pub(super) fn finish(&mut self) -> ControlFlow<()> {
+        while let Some(front) = self.lanes.last() {
+            self.came(front)?;
+        }
+        Continue(())
+    }
+
+    fn came(&mut self, front: Front<Seen>) -> ControlFlow<()> {
+        let (file, seen) = match front {
+            Front::Done(file, seen) => (file, seen),
+            Front::Left => return Break(()),
+        };
+        match seen {
+            Seen::Sealed => self.running.job.count(|record| record.counts.current += 1),
+            Seen::Judged(outcome) => self.judged(&file, outcome),
+        }
+        self.passed(&file);
+        Continue(())
+    }
+
+    fn judged(&self, file: &Ahead<Seen>, outcome: Outcome) {
+        let Running { job, .. } = self.running;
+        match outcome {
+            Outcome::Judged {
+                digest,
+                verdict,
+                set,
+                known,
+            } => {
+                job.count(|record| {
+                    record.mixed |= record.basis.as_ref().is_none_or(|basis| *basis.set != *set);
+                    record.counts.current += u64::from(known);
+                });
+                if let Verdict::Bad(finding) = verdict {
+                    let found = Found {
+                        path: shown(&job.target, &file.path),
+                        rule: finding.rule,
+                        severity: finding.severity,
+                        sha256: digest,
+                        size: file.size,
+                    };
+                    self.found(found, &set);
+                }
+            }
+            Outcome::Unjudged(UnjudgedReason::Timeout) => self.problem(&file.path, "not judged in time"),
+            Outcome::Unjudged(reason) => self.problem(&file.path, &reason.to_string()),
         }
     }
 
     fn found(&self, found: Found, set: &Arc<str>) {
+        let Running { scans, job, session } = self.running;
         if self.reports.admits() {
-            let incident = incident(&self.job.target, self.session, &found, set);
-            self.scans.means.incidents.report(incident);
+            let incident = incident(job, session, &found, set);
+            scans.means.incidents.report(incident);
         } else {
-            self.scans.means.counters.incidents_suppressed.one();
+            scans.means.counters.incidents_suppressed.one();
         }
-        self.job.count(|record| record.add_found(found));
-        self.job.tell();
+        job.count(|record| record.add_found(found));
+        job.tell();
     }
 
     fn problem(&self, path: &Path, why: &str) {
-        let path = shown(&self.job.target, path);
-        self.job.count(|record| record.add_problem(&path, why));
+        let job = self.running.job;
+        let path = shown(&job.target, path);
+        job.count(|record| record.add_problem(&path, why));
     }
 
     /// From now on, this file would not be judged again after a restart.
-    fn passed(&mut self, file: &Regular<'_>) {
-        self.job.count(|record| {
+    fn passed(&mut self, file: &Ahead<Seen>) {
+        let Running { scans, job, .. } = self.running;
+        job.count(|record| {
             record.counts.files += 1;
             record.counts.bytes += file.size;
-            record.cursor = Some(Cursor(file.path.to_owned()));
+            record.cursor = Some(Cursor(file.path.clone()));
         });
         if self.saved_at.elapsed() >= SAVE {
             self.saved_at = Instant::now();
-            self.scans.save(self.job);
+            scans.save(job);
         }
     }
 
@@ -118,29 +211,16 @@ impl<'a> Judging<'a> {
 
 impl Visitor for Judging<'_> {
     fn file(&mut self, file: &Regular<'_>) -> ControlFlow<()> {
-        match (self.scans.means.judge)(file.file, Instant::now() + DEADLINE) {
-            Outcome::Judged { digest, verdict, set } => {
-                self.job.count(|record| {
-                    record.mixed |= record.basis.as_ref().is_none_or(|basis| *basis.set != *set);
-                });
-                if let Verdict::Bad(finding) = verdict {
-                    let found = Found {
-                        path: shown(&self.job.target, file.path),
-                        rule: finding.rule,
-                        severity: finding.severity,
-                        sha256: digest,
-                        size: file.size,
-                    };
-                    self.found(found, &set);
-                }
-            }
-            Outcome::Unjudged(UnjudgedReason::Timeout) => self.problem(file.path, "not judged in time"),
-            Outcome::Unjudged(reason) => self.problem(file.path, &reason.to_string()),
+        match file.file.try_clone_to_owned() {
+            Ok(own) => self.lanes.enter(file.path.to_owned(), file.size, own),
+            Err(error) => self.problem(file.path, &error.to_string()),
         }
-        self.passed(file);
-        // What is too large was not read.
-        let read = file.size.min(self.scans.max_size);
-        self.wait_until(self.scans.throttle.pay(read))
+        while let Some(front) = self.lanes.front() {
+            self.came(front)?;
+        }
+        // What is too large is not read.
+        let read = file.size.min(self.running.scans.max_size);
+        self.wait_until(self.running.scans.throttle.pay(read))
     }
 
     fn skipped(&mut self, path: &Path, why: Skip) -> ControlFlow<()> {
@@ -152,7 +232,7 @@ impl Visitor for Judging<'_> {
     }
 
     fn next(&mut self, path: &Path) -> ControlFlow<()> {
-        self.job.at(path);
+        self.running.job.at(path);
         self.go_on()
     }
 }

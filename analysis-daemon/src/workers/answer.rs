@@ -1,4 +1,4 @@
-//! What a worker says of a file.
+//! What a worker says of a content.
 //!
 //! A worker parses hostile bytes and may have been taken over by them, so that its
 //! messages are as hostile: whatever is not understood makes it a dead one.
@@ -6,12 +6,10 @@
 use lazaret_api::scan::v1::{self as wire, Limit, Scanned};
 use lazaret_types::{Engine, Finding, Severity, Sha256, UnjudgedReason};
 
-/// A worker's last word on a file.
+/// A worker's last word on a content.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Of the content that it judged.
-    pub(crate) digest: Sha256,
-    /// The worst finding about the file itself.
+    /// The worst finding about the content itself.
     pub(crate) finding: Option<Finding>,
     /// What kept something inside from being judged.
     pub(crate) limit: Option<UnjudgedReason>,
@@ -35,11 +33,9 @@ const MAX_PATH: usize = 1 << 10;
 const MAX_TEXT: usize = 512;
 
 impl Answer {
-    /// None when there is no digest.
-    pub(super) fn new(scanned: Scanned) -> Option<Self> {
+    pub(super) fn new(scanned: Scanned) -> Self {
         let limit = scanned.limit();
-        Some(Self {
-            digest: digest(&scanned.sha256)?,
+        Self {
             finding: worst(scanned.findings),
             limit: match limit {
                 Limit::Unspecified => None,
@@ -49,7 +45,7 @@ impl Answer {
                 Limit::Ratio => Some(UnjudgedReason::UnpackRatio),
                 Limit::Time => Some(UnjudgedReason::UnpackTime),
             },
-        })
+        }
     }
 }
 
@@ -158,8 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_digest_is_no_answer() {
-        assert!(Answer::new(Scanned::default()).is_none());
+    fn a_member_without_digest_is_none() {
         assert!(Member::new(wire::Member::default()).is_none());
         let short = wire::Member {
             sha256: vec![vec![0; 31]],

@@ -1,12 +1,13 @@
 //! The workers that wait, and where new ones come from.
 
-use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use lazaret_api::scan::v1::{Problem, Scan, Unpack};
+use lazaret_api::scan::v1::{Problem, Unpack};
 
 use crate::changes::Changes;
+use crate::content::Bytes;
+use crate::engine::{Limits, Priority};
 
 use super::answer::{Answer, Member};
 use super::worker::{Worker, WorkerError};
@@ -23,16 +24,25 @@ pub(crate) struct Rules {
     pub(crate) problems: Vec<Problem>,
 }
 
-/// A fixed number of workers, forked as they are needed.
+/// A fixed number of workers, forked as they are needed. Those that openers wait for are never
+/// lent to work that nobody waits for, which has some of its own.
 #[derive(Debug)]
 pub(crate) struct Workers {
     settings: Settings,
     rules: RwLock<Arc<Rules>>,
     state: Mutex<State>,
-    free: Condvar,
+    /// One for each of [`State`]'s.
+    free: PerPriority<Condvar>,
     /// Held while rules are loaded: one load at a time.
     loading: Mutex<()>,
     pub(crate) changes: Changes,
+}
+
+/// How many workers judge at once, at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) openers: usize,
+    pub(crate) background: usize,
 }
 
 #[derive(Debug)]
@@ -40,29 +50,67 @@ struct State {
     zygote: Zygote,
     /// Counts the zygotes: a worker of an earlier one has old rules.
     generation: u64,
+    lots: PerPriority<Lot>,
+}
+
+#[derive(Debug, Default)]
+struct Lot {
     waiting: Vec<Worker>,
     /// Workers that may still be taken.
     left: usize,
 }
 
+#[derive(Debug, Default)]
+struct PerPriority<T> {
+    opener: T,
+    background: T,
+}
+
+impl<T> PerPriority<T> {
+    fn of(&self, priority: Priority) -> &T {
+        match priority {
+            Priority::Opener => &self.opener,
+            Priority::Background => &self.background,
+        }
+    }
+
+    fn of_mut(&mut self, priority: Priority) -> &mut T {
+        match priority {
+            Priority::Opener => &mut self.opener,
+            Priority::Background => &mut self.background,
+        }
+    }
+}
+
+impl Lot {
+    fn new(count: usize) -> Self {
+        Self {
+            waiting: Vec::with_capacity(count),
+            left: count,
+        }
+    }
+}
+
 impl Workers {
-    /// Starts the zygote; at most `count` workers will judge at once.
+    /// Starts the zygote.
     ///
     /// # Errors
     /// When the worker program cannot be started or sandboxed.
-    pub(crate) fn start(settings: Settings, count: usize) -> Result<Self, ZygoteError> {
+    pub(crate) fn start(settings: Settings, counts: Counts) -> Result<Self, ZygoteError> {
         let (zygote, ready) = Zygote::start(&settings)?;
         let state = State {
             zygote,
             generation: 0,
-            waiting: Vec::with_capacity(count),
-            left: count,
+            lots: PerPriority {
+                opener: Lot::new(counts.openers),
+                background: Lot::new(counts.background),
+            },
         };
         let workers = Self {
             settings,
             rules: RwLock::default(),
             state: Mutex::new(state),
-            free: Condvar::new(),
+            free: PerPriority::default(),
             loading: Mutex::new(()),
             changes: Changes::default(),
         };
@@ -82,12 +130,13 @@ impl Workers {
     pub(crate) fn reload(&self) -> Result<Arc<Rules>, ZygoteError> {
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let (zygote, ready) = Zygote::start(&self.settings)?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         // Workers that judge just now finish with the old rules and are dropped.
         state.generation += 1;
         let old = (
             std::mem::replace(&mut state.zygote, zygote),
-            std::mem::take(&mut state.waiting),
+            std::mem::take(&mut state.lots.opener.waiting),
+            std::mem::take(&mut state.lots.background.waiting),
         );
         drop(state);
         drop(old);
@@ -124,94 +173,103 @@ impl Workers {
         rules
     }
 
-    /// Has a file judged by a worker; `inside` is told of what is in it, if it is an
+    /// Has a content judged by a worker; `inside` is told of what is in it, if it is an
     /// archive, as far as the worker gets.
     ///
     /// # Errors
     /// When there is no verdict by the deadline.
     pub(crate) fn scan(
         &self,
-        file: BorrowedFd<'_>,
-        max_size: u64,
-        deadline: Instant,
+        bytes: &Bytes,
+        limits: Limits,
         inside: &mut dyn FnMut(Member),
     ) -> Result<Answer, WorkerError> {
-        let (worker, generation) = self.take(deadline)?;
-        let unpack = Some(unpack(&self.settings.unpack, deadline));
-        let answer = worker.scan(file, Scan { max_size, unpack }, deadline, inside);
+        let Limits {
+            deadline, priority, ..
+        } = limits;
+        let (mut worker, generation) = self.take(priority, deadline)?;
+        let unpack = unpack(&self.settings.unpack, deadline);
+        let answer = worker.scan(bytes, unpack, deadline, inside);
         let survived = answer.as_ref().err().is_none_or(WorkerError::is_survived);
         if let (Err(error), false) = (&answer, survived) {
             tracing::error!(%error, "a scan worker is replaced");
         }
-        self.put_back(survived.then_some(worker), generation);
+        self.put_back(survived.then_some(worker), priority, generation);
         answer
     }
 
-    fn take(&self, deadline: Instant) -> Result<(Worker, u64), WorkerError> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.left == 0 {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, priority: Priority, deadline: Instant) -> Result<(Worker, u64), WorkerError> {
+        let mut state = self.state();
+        while state.lots.of(priority).left == 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(WorkerError::Late);
             }
             state = self
                 .free
+                .of(priority)
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        let worker = match state.waiting.pop() {
+        let worker = match state.lots.of_mut(priority).waiting.pop() {
             Some(worker) => worker,
-            None => self.fork(&mut state)?,
+            None => self.fork(&mut state, priority)?,
         };
-        state.left -= 1;
+        state.lots.of_mut(priority).left -= 1;
         Ok((worker, state.generation))
     }
 
     /// Forks a worker, from a new zygote if the old one is gone.
-    fn fork(&self, state: &mut State) -> Result<Worker, WorkerError> {
+    fn fork(&self, state: &mut State, priority: Priority) -> Result<Worker, WorkerError> {
         let died = |error: ZygoteError| WorkerError::Died(std::io::Error::other(error));
-        match state.zygote.fork() {
+        match state.zygote.fork(priority) {
             Ok(worker) => Ok(worker),
             Err(error) => {
                 tracing::error!(%error, "the zygote of the scan workers is replaced");
                 let (zygote, ready) = Zygote::start(&self.settings).map_err(died)?;
                 state.zygote = zygote;
                 // The files may have changed since the rules were loaded last.
-                let old = self.rules();
-                if self.publish(ready).version != old.version {
+                let before = self.rules();
+                if self.publish(ready).version != before.version {
                     self.changes.tell();
                 }
-                state.zygote.fork().map_err(died)
+                state.zygote.fork(priority).map_err(died)
             }
         }
     }
 
-    fn put_back(&self, worker: Option<Worker>, generation: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.left += 1;
+    fn put_back(&self, worker: Option<Worker>, priority: Priority, generation: u64) {
+        let mut state = self.state();
+        let is_current = generation == state.generation;
+        let lot = state.lots.of_mut(priority);
+        lot.left += 1;
         let old = match worker {
-            Some(worker) if generation == state.generation => {
-                state.waiting.push(worker);
+            Some(worker) if is_current => {
+                lot.waiting.push(worker);
                 None
             }
             old => old,
         };
         drop(state);
         drop(old);
-        self.free.notify_one();
+        self.free.of(priority).notify_one();
     }
 }
 
-/// The limits of one file. A worker is given less time than it has, so that it says
-/// what it found instead of being ended.
-fn unpack(limits: &lazaret_config::Unpack, deadline: Instant) -> Unpack {
+/// The limits of one content; none when archives are not looked into. A worker is given less time
+/// than it has, so that it says what it found instead of being ended.
+fn unpack(limits: &lazaret_config::Unpack, deadline: Instant) -> Option<Unpack> {
     let left = deadline.saturating_duration_since(Instant::now()) * 3 / 4;
-    Unpack {
+    (limits.depth > 0).then(|| Unpack {
         depth: limits.depth,
         members: limits.members,
         size: limits.size.as_u64(),
         ratio: limits.ratio,
         time_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
-    }
+    })
 }

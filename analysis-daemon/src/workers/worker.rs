@@ -5,60 +5,71 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use lazaret_api::scan::v1::not_scanned::Reason;
-use lazaret_api::scan::v1::{FromWorker, NotScanned, Scan, ToWorker, from_worker};
+use lazaret_api::scan::v1::{FromWorker, NotScanned, Scan, ToWorker, Unpack, from_worker};
 use lazaret_sys::{pidfd, seqpacket};
 use prost::Message;
 use thiserror::Error;
 
 use super::answer::{Answer, Member};
+use crate::content::Bytes;
 
 /// Bytes of an answer.
 const MAX_ANSWER: usize = seqpacket::MAX_MESSAGE;
 
-/// A worker that waits for a file. Dropping it ends it.
+/// A worker that waits for a content. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Worker {
     socket: OwnedFd,
     pidfd: OwnedFd,
+    /// For answers.
+    buffer: Vec<u8>,
 }
 
-/// A file without a verdict.
+/// A content without a verdict.
 #[derive(Debug, Error)]
 pub(crate) enum WorkerError {
     #[error("the scan worker was late and was ended")]
     Late,
     #[error("the scan worker died: {0}")]
     Died(io::Error),
-    #[error("the file is too large")]
-    TooLarge,
-    #[error("the file could not be read: {0}")]
+    #[error("the scan worker could not read the content: {0}")]
     Read(String),
     #[error("the engine failed: {0}")]
     Engine(String),
 }
 
 impl WorkerError {
-    /// Whether the worker can take another file.
+    /// Whether the worker can take another content.
     pub(crate) fn is_survived(&self) -> bool {
-        matches!(self, Self::TooLarge | Self::Read(_) | Self::Engine(_))
+        matches!(self, Self::Read(_) | Self::Engine(_))
     }
 }
 
 impl Worker {
     pub(super) fn new(socket: OwnedFd, pidfd: OwnedFd) -> Self {
-        Self { socket, pidfd }
+        Self {
+            socket,
+            pidfd,
+            buffer: answer_buffer(),
+        }
     }
 
-    /// Has a file judged; `inside` is told of what is in it, if it is an archive.
+    /// Has a content judged; `inside` is told of what is in it, if it is an archive.
     pub(crate) fn scan(
-        &self,
-        file: BorrowedFd<'_>,
-        scan: Scan,
+        &mut self,
+        bytes: &Bytes,
+        unpack: Option<Unpack>,
         deadline: Instant,
         inside: &mut dyn FnMut(Member),
     ) -> Result<Answer, WorkerError> {
-        let message = ToWorker { scan: Some(scan) };
-        send(&self.socket, &message, Some(file)).map_err(WorkerError::Died)?;
+        let (content, memory) = match bytes {
+            Bytes::Small(bytes) => (Some(bytes.clone()), None),
+            Bytes::Large(memory) => (None, Some(memory.as_fd())),
+        };
+        let message = ToWorker {
+            scan: Some(Scan { content, unpack }),
+        };
+        send(&self.socket, &message, memory).map_err(WorkerError::Died)?;
         loop {
             match self.hear(deadline)? {
                 from_worker::Message::Members(members) => {
@@ -67,15 +78,15 @@ impl Worker {
                     }
                 }
                 from_worker::Message::Scanned(scanned) => {
-                    return Answer::new(scanned).ok_or_else(babbles);
+                    return Ok(Answer::new(scanned));
                 }
                 from_worker::Message::NotScanned(not) => return Err(not_scanned(not)),
             }
         }
     }
 
-    fn hear(&self, deadline: Instant) -> Result<from_worker::Message, WorkerError> {
-        match receive::<FromWorker>(self.socket.as_fd(), deadline) {
+    fn hear(&mut self, deadline: Instant) -> Result<from_worker::Message, WorkerError> {
+        match receive::<FromWorker>(self.socket.as_fd(), &mut self.buffer, deadline) {
             Ok((FromWorker { message }, _)) => message.ok_or_else(babbles),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(WorkerError::Late),
             Err(error) => Err(WorkerError::Died(error)),
@@ -85,14 +96,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may be at a file that never ends. ESRCH: it has ended by itself.
+        // It may be at a content that never ends. ESRCH: it has ended by itself.
         let _gone = pidfd::kill(&self.pidfd);
     }
 }
 
 fn not_scanned(not: NotScanned) -> WorkerError {
     match not.reason() {
-        Reason::TooLarge => WorkerError::TooLarge,
         Reason::ReadError => WorkerError::Read(not.message),
         Reason::EngineError | Reason::Unspecified => WorkerError::Engine(not.message),
     }
@@ -108,19 +118,24 @@ pub(super) fn send(socket: &OwnedFd, message: &impl Message, fd: Option<Borrowed
     seqpacket::send(socket, &message.encode_to_vec(), fd.as_slice())
 }
 
-/// Receives one message; `TimedOut` when none came, `UnexpectedEof` when the other
-/// side is gone.
+/// Room for one message, to be used again: clearing it for each would cost more than most of them.
+pub(super) fn answer_buffer() -> Vec<u8> {
+    vec![0; MAX_ANSWER]
+}
+
+/// Receives one message into an [`answer_buffer`]; `TimedOut` when none came, `UnexpectedEof` when
+/// the other side is gone.
 pub(super) fn receive<M: Message + Default>(
     socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
     deadline: Instant,
 ) -> io::Result<(M, seqpacket::Fds)> {
-    let mut buffer = vec![0; MAX_ANSWER];
     loop {
         if !lazaret_sys::wait::readable(socket, Some(deadline))? {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut fds = seqpacket::Fds::default();
-        match seqpacket::receive(socket, &mut buffer, &mut fds) {
+        match seqpacket::receive(socket, buffer, &mut fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             length => {

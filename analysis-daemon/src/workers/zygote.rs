@@ -12,7 +12,8 @@ use lazaret_config::Unpack;
 use lazaret_sys::seqpacket;
 use thiserror::Error;
 
-use super::worker::{Worker, receive, send};
+use super::worker::{Worker, answer_buffer, receive, send};
+use crate::engine::Priority;
 
 /// Compiling five thousand rules takes seconds; compiled ones load at once.
 const LOADING: Duration = Duration::from_secs(120);
@@ -81,9 +82,12 @@ impl Zygote {
         }
     }
 
-    /// Forks a worker.
-    pub(crate) fn fork(&self) -> Result<Worker, ZygoteError> {
-        send(&self.socket, &ToZygote { fork: Some(Fork {}) }, None)?;
+    /// Forks a worker for such work.
+    pub(crate) fn fork(&self, priority: Priority) -> Result<Worker, ZygoteError> {
+        let fork = Fork {
+            background: priority == Priority::Background,
+        };
+        send(&self.socket, &ToZygote { fork: Some(fork) }, None)?;
         match self.hear(FORKING)? {
             (Some(from_zygote::Message::Forked(_)), [Some(socket), Some(pidfd), _]) => {
                 Ok(Worker::new(socket, pidfd))
@@ -93,7 +97,8 @@ impl Zygote {
     }
 
     fn hear(&self, patience: Duration) -> io::Result<(Option<from_zygote::Message>, seqpacket::Fds)> {
-        let (message, fds) = receive::<FromZygote>(self.socket.as_fd(), Instant::now() + patience)?;
+        let (mut buffer, deadline) = (answer_buffer(), Instant::now() + patience);
+        let (message, fds) = receive::<FromZygote>(self.socket.as_fd(), &mut buffer, deadline)?;
         Ok((message.message, fds))
     }
 }

@@ -1,6 +1,6 @@
 //! Scans for programs.
 
-use lazaret_api::control::v1::{Scan, ScanFinding, ScanProgress, ScanState};
+use lazaret_api::control::v1::{Scan, ScanCause, ScanFinding, ScanProgress, ScanState};
 use serde_json::{Value, json};
 
 use crate::signatures::severity_name;
@@ -49,6 +49,7 @@ pub(super) fn of_scan(scan: &Scan) -> Value {
     json!({
         "id": scan.id,
         "target": scan.target,
+        "cause": cause(scan.cause()),
         "state": state(scan.state()),
         "error": Some(&scan.error).filter(|error| !error.is_empty()),
         "began_at_unix_ms": scan.began_at_unix_ms,
@@ -56,6 +57,7 @@ pub(super) fn of_scan(scan: &Scan) -> Value {
         "files": scan.files,
         "bytes": scan.bytes,
         "findings": scan.findings,
+        "current": scan.current,
         "unjudged": scan.unjudged,
         "problems": scan.problems,
         "signature_set": scan.signature_set,
@@ -66,6 +68,14 @@ pub(super) fn of_scan(scan: &Scan) -> Value {
 
 fn some(number: u64) -> Option<u64> {
     (number > 0).then_some(number)
+}
+
+fn cause(cause: ScanCause) -> &'static str {
+    match cause {
+        ScanCause::Unspecified => "unknown",
+        ScanCause::Asked => "asked",
+        ScanCause::NewSignatures => "new-signatures",
+    }
 }
 
 pub(super) fn state(state: ScanState) -> &'static str {

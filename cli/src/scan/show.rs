@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use lazaret_api::control::v1::{Scan, ScanFinding, ScanProgress, ScanState, Severity};
+use lazaret_api::control::v1::{Scan, ScanCause, ScanFinding, ScanProgress, ScanState, Severity};
 
 use super::json;
 use crate::failure::Failure;
@@ -145,12 +145,20 @@ fn summary(scan: &Scan) -> String {
     };
     let size = format!("{}, {}", count(scan.files, "file"), HumanBytes(scan.bytes));
     let set = Safe(&scan.signature_set);
+    let current = match scan.current {
+        0 => String::new(),
+        current => format!("{current} judged before, "),
+    };
     let rest = format!(
-        "{size}, {} not judged, {when}, signature set {set}",
+        "{size}, {current}{} not judged, {when}, signature set {set}",
         scan.unjudged
     );
+    let why = match scan.cause() {
+        ScanCause::NewSignatures => ", by new signatures",
+        ScanCause::Asked | ScanCause::Unspecified => "",
+    };
     format!(
-        "{}: {word} {}",
+        "{}{why}: {word} {}",
         Safe(&scan.target),
         Styled(DIM, format!("({rest})"))
     )

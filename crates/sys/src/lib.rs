@@ -14,6 +14,7 @@ pub mod mounts;
 pub mod pidfd;
 pub mod pidns;
 pub mod priority;
+pub mod sealed;
 pub mod seqpacket;
 pub mod stat;
 pub mod thread;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::fold;
 use super::language::Language;
 use super::lexer::Token;
-use super::names::{CLEANING, DECODERS, PASSING};
+use super::names::{self, CLEANING, DECODERS, PASSING};
 use super::value::{Sum, Taint, Value};
 
 /// Expressions inside each other that are followed: hostile text nests without end.
@@ -98,7 +98,7 @@ impl<'t> Flow<'t> {
 
     /// Whether a request decides all of what a name stands for.
     pub(super) fn is_sent(&self, name: &str) -> bool {
-        self.taint(name) == Taint::Whole || self.language.sources().contains(&name)
+        self.taint(name) == Taint::Whole || names::has(self.language.sources(), name)
     }
 
     pub(super) fn is_commander(&self, name: &str) -> bool {
@@ -239,7 +239,7 @@ impl<'t> Flow<'t> {
                     after,
                 )
             }
-            Some(Token::Mark(b'(')) if !self.language.sources().contains(&word) => {
+            Some(Token::Mark(b'(')) if !names::has(self.language.sources(), word) => {
                 let (arguments, after) = self.group(tokens, at);
                 (self.call(word, None, arguments, depth), after)
             }
@@ -256,7 +256,7 @@ impl<'t> Flow<'t> {
 
     /// What a function gives back.
     fn call(&self, name: &str, object: Option<Value>, arguments: &'t [Token<'t>], depth: usize) -> Value {
-        if CLEANING.contains(&name) {
+        if names::has(CLEANING, name) {
             return Value::unknown();
         }
         let values: Vec<_> = self
@@ -270,8 +270,8 @@ impl<'t> Flow<'t> {
         let mut sum = Sum::default();
         values.into_iter().for_each(|value| sum.add(value));
         let mut given = sum.value();
-        let is_decoder = DECODERS.contains(&name);
-        given.taint = if is_decoder || PASSING.contains(&name) {
+        let is_decoder = names::has(DECODERS, name);
+        given.taint = if is_decoder || names::has(PASSING, name) {
             // A format or a pattern comes first; what matters is the worst of all.
             worst
         } else {
@@ -312,7 +312,7 @@ impl<'t> Flow<'t> {
     /// Whether a name is what a request sends; `start` is where its object begins.
     fn is_source(&self, tokens: &'t [Token<'t>], start: usize, name: &str) -> bool {
         let language = self.language;
-        if language.sources().contains(&name) {
+        if names::has(language.sources(), name) {
             return true;
         }
         if language == Language::Php && name == "$_SERVER" {
@@ -328,7 +328,7 @@ impl<'t> Flow<'t> {
         let of_request = objects.contains(object)
             || matches!(tokens.get(start + 2), Some(Token::Word(member)) if *object == "self" && objects.contains(member));
         let members = language.members();
-        of_request && *object != name && (members.is_empty() || members.contains(&name))
+        of_request && *object != name && (members.is_empty() || names::has(members, name))
     }
 
     fn literal(&self, text: &'t str) -> Value {
@@ -348,6 +348,15 @@ impl<'t> Flow<'t> {
         Value {
             folded,
             ..Value::text(plain)
+        }
+    }
+
+    /// What a literal is worth by itself.
+    pub(super) fn written(&self, token: &Token<'t>) -> Option<Value> {
+        match token {
+            Token::Text(text) => Some(self.literal(text)),
+            Token::Command(text) => Some(self.command(text)),
+            Token::Word(_) | Token::Mark(_) | Token::End => None,
         }
     }
 
@@ -383,8 +392,8 @@ impl<'t> Flow<'t> {
                 ""
             };
             let name = format!("{sigils}{}", name.get(..end).unwrap_or_default());
-            let source = self.language.sources().contains(&name.as_str())
-                || self.language.objects().contains(&name.as_str());
+            let source =
+                names::has(self.language.sources(), &name) || names::has(self.language.objects(), &name);
             if source || self.taint(&name) > Taint::None {
                 let before = Value::text(text.get(..at).unwrap_or_default().to_owned());
                 let mut sum = Sum::default();
@@ -404,5 +413,5 @@ fn is_grammar(word: &str) -> bool {
         "yield", "not", "and", "or", "function", "def", "lambda", "static", "final", "public", "private",
         "if", "else", "for", "foreach", "while", "in", "of", "as", "this", "self", "$this", "Set", "set",
     ];
-    GRAMMAR.contains(&word)
+    names::has(&GRAMMAR, word)
 }

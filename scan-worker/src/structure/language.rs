@@ -38,6 +38,9 @@ pub(super) enum Sink {
 /// Where it is looked for: beyond it nobody has a web shell's handler.
 const HEAD: usize = 64 << 10;
 
+/// How PHP begins, also in the middle of something else.
+const PHP_BEGINS: [&str; 4] = ["<?php", "<?PHP", "<?=", "<? "];
+
 impl Language {
     /// The language of a text, by what nobody leaves out who wants a server to run it.
     #[must_use]
@@ -45,7 +48,7 @@ impl Language {
         let head = text.get(..text.floor_char_boundary(HEAD)).unwrap_or_default();
         let has = |word: &str| memchr::memmem::find(head.as_bytes(), word.as_bytes()).is_some();
         let any = |words: &[&str]| words.iter().any(|word| has(word));
-        if any(&["<?php", "<?PHP", "<?=", "<? "]) && !has("<jsp:") {
+        if any(&PHP_BEGINS) && !has("<jsp:") {
             return Some(Self::Php);
         }
         if any(&["<%", "<jsp:", "runat=\"server\""]) {
@@ -85,6 +88,14 @@ impl Language {
             return Some(Self::Node);
         }
         any(&["import ", "__import__"]).then_some(Self::Python)
+    }
+
+    /// Whether a content can be in no language at all: programs have no zeros, but the images that
+    /// some of PHP are hidden in do. Most contents with zeros are told from this alone.
+    pub(super) fn is_out_of_question(content: &[u8]) -> bool {
+        let head = content.get(..HEAD).unwrap_or(content);
+        let has = |word: &str| memchr::memmem::find(head, word.as_bytes()).is_some();
+        memchr::memchr(0, content).is_some() && !PHP_BEGINS.iter().any(|word| has(word))
     }
 
     /// The parts of a text that are program.
@@ -251,13 +262,13 @@ impl Language {
 
     /// What a function of that name does; `member` when an object stands before it.
     pub(super) fn sink(self, name: &str, member: bool) -> Option<Sink> {
-        let lower = name.to_ascii_lowercase();
         // Names are what they are, but in PHP and Visual Basic in any case.
-        let any_case = matches!(self, Self::Php | Self::Visual);
-        let name = if any_case { lower.as_str() } else { name };
-        self.sinks(member)
-            .iter()
-            .find_map(|(sink, names)| names.contains(&name).then_some(*sink))
+        let has = match self {
+            Self::Php | Self::Visual => names::has_in_any_case,
+            _ => names::has,
+        };
+        let mut sinks = self.sinks(member).iter();
+        sinks.find_map(|(sink, names)| has(names, name).then_some(*sink))
     }
 
     fn sinks(self, member: bool) -> Sinks {

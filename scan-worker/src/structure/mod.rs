@@ -43,22 +43,20 @@ pub struct Found {
 /// Judges a text; none when it is no program, or does nothing of that.
 #[must_use]
 pub fn judge(content: &[u8]) -> Option<Found> {
-    if content.len() > MAX_TEXT || content.is_empty() {
+    if content.len() > MAX_TEXT || content.is_empty() || Language::is_out_of_question(content) {
         return None;
     }
     let text = String::from_utf8_lossy(content);
-    // Programs have no zeros, but the images that some are hidden in do.
     let language = Language::of(&text)?;
-    if content.contains(&0) && language != Language::Php {
+    if language != Language::Php && memchr::memchr(0, content).is_some() {
         return None;
     }
-    let tokens: Vec<_> = language
-        .code(&text)
-        .into_iter()
-        .flat_map(|part| lexer::tokens(part, language))
-        .collect();
+    let mut tokens = Vec::new();
+    for part in language.code(&text) {
+        tokens.append(&mut lexer::tokens(part, language));
+    }
     let mut flow = Flow::new(language, &tokens);
-    if !flow.has_sink() {
+    if !flow.has_sink() || !flow.has_source() {
         return None;
     }
     flow.learn();

@@ -6,6 +6,18 @@ use super::language::Sink::{Callback, Code, Command, Load};
 /// The functions of one language that run something.
 pub(super) type Sinks = &'static [(Sink, &'static [&'static str])];
 
+/// Whether a list has a name. Nearly none of a program's words is in any, and for nearly all of
+/// them the length and the first letter say so.
+pub(super) fn has(list: &[&str], name: &str) -> bool {
+    let alike = |listed: &&&str| listed.len() == name.len() && listed.bytes().next() == name.bytes().next();
+    list.iter().filter(alike).any(|listed| *listed == name)
+}
+
+/// The same for names that count in any case; those of the list are in lower case.
+pub(super) fn has_in_any_case(list: &[&str], name: &str) -> bool {
+    list.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+}
+
 pub(super) const PHP: Sinks = &[
     (Code, &["eval", "assert", "create_function"]),
     (

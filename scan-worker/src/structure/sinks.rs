@@ -3,6 +3,7 @@
 use super::flow::Flow;
 use super::language::{Language, Sink};
 use super::lexer::Token;
+use super::names::{self, DECODERS};
 use super::value::{Sum, Taint, Value};
 
 /// Tokens from which a program is too large for names to be taken for one thing each.
@@ -68,6 +69,32 @@ impl<'t> Flow<'t> {
             }
             _ => false,
         })
+    }
+
+    /// Whether there is anything whose running is worth points: something that a request sends, or
+    /// an encoded literal and a decoder. To be asked before names are learnt: most programs that
+    /// run something have neither, and need no more work.
+    pub(super) fn has_source(&self) -> bool {
+        let language = self.language;
+        let any = |list: &[&str]| {
+            let mut tokens = self.tokens.iter();
+            tokens.any(|token| matches!(token, Token::Word(word) if names::has(list, word)))
+        };
+        let members = language.members();
+        if any(language.sources()) || any(language.objects()) && (members.is_empty() || any(members)) {
+            return true;
+        }
+        // `${'_' . 'GET'}`
+        let named = |pair: &[Token<'_>]| matches!(pair, [Token::Word("$"), Token::Mark(b'{')]);
+        if any(&["$_SERVER"]) || self.tokens.windows(2).any(named) {
+            return true;
+        }
+        let mut encoded = false;
+        let mut values = self.tokens.iter().filter_map(|token| self.written(token));
+        values.any(|value| {
+            encoded |= value.payload;
+            value.taint > Taint::None
+        }) || encoded && any(DECODERS)
     }
 
     /// Everything that is run and speaks for a web shell.
@@ -163,7 +190,7 @@ impl<'t> Flow<'t> {
         })
     }
 
-    /// The call whose name is at `at`.
+    /// The call whose name is at `at`, if it may be of interest.
     fn call_at(&self, at: usize) -> Option<Call<'t>> {
         let Some(Token::Word(name)) = self.tokens.get(at) else {
             return None;
@@ -193,6 +220,10 @@ impl<'t> Flow<'t> {
         // `$_GET['f'](...)`
         while name.starts_with('$') && self.tokens.get(open) == Some(&Token::Mark(b'[')) {
             open = self.group(self.tokens, open).1;
+        }
+        // What is not hidden and runs nothing matters only where a request may name it.
+        if hidden.is_none() && !name.starts_with('$') && self.language.sink(name, member).is_none() {
+            return None;
         }
         if self.language == Language::Node && !self.runs_commands(name, at, member) {
             return None;

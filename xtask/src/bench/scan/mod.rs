@@ -118,8 +118,9 @@ fn rates(scanners: &[Box<dyn Scanner>], tree: &Tree, one: &Tree, n: u32) -> Resu
     summaries.collect::<Option<_>>().context("nothing was measured")
 }
 
-/// Who is held against whom. `lazaret scan` has one file under judgement at a time, and so have
-/// those that it is held against.
+/// Who is held against whom. `lazaret scan` has two files under judgement at a time, each in a
+/// worker, and digests them beside; those that it is held against take one after the other. What
+/// one worker does is in the rows below.
 fn rows(measured: &[(&Tree, Rates)], cpus: usize) -> Result<Vec<Row>> {
     let pairs = [
         (lazaret::NAME.to_owned(), yr::name(1), Some(NEARLY_AS_FAST)),

@@ -1,6 +1,7 @@
 //! Scan workers alone, by their protocol (`scan.proto`), without a daemon.
 
-use std::fs::File;
+use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use lazaret_api::scan::v1::{
     Fork, FromWorker, FromZygote, Scan, ToWorker, ToZygote, from_worker, from_zygote,
 };
-use lazaret_sys::{seqpacket, wait};
+use lazaret_sys::sealed::Draft;
+use lazaret_sys::{priority, seqpacket, wait};
 use lazaret_tests::binaries::Binaries;
 use lazaret_tests::procs::Server;
 use lazaret_tests::scratch::Places;
@@ -22,8 +24,8 @@ use super::tree::Tree;
 /// For rules to be loaded, or for one file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes; the default of `scan.max_file_size`.
-const MAX_SIZE: u64 = 256 << 20;
+/// Larger contents, in bytes, go in memory of their own, as they do from lazaretd.
+const IN_MESSAGE: usize = 32 << 10;
 
 /// As many workers as threads, each with a thread of ours that hands it one file after the other.
 /// A worker ends when its socket is closed.
@@ -84,7 +86,8 @@ impl Scanner for Workers {
 }
 
 fn fork(zygote: &OwnedFd) -> Result<OwnedFd> {
-    tell(zygote, &ToZygote { fork: Some(Fork {}) }, None)?;
+    let fork = Fork::default();
+    tell(zygote, &ToZygote { fork: Some(fork) }, None)?;
     match hear(zygote)? {
         (
             FromZygote {
@@ -98,21 +101,28 @@ fn fork(zygote: &OwnedFd) -> Result<OwnedFd> {
 
 /// Has files judged until there are no more; how many were bad.
 fn drain(worker: &OwnedFd, tree: &Tree, next: &AtomicUsize) -> Result<usize> {
+    // As lazaretd's threads do for a scan.
+    priority::lower_thread()?;
     let mut bad = 0;
     while let Some(path) = tree.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let file = File::open(path)?;
-        bad += usize::from(is_bad(worker, &file).with_context(|| path.display().to_string())?);
+        let content = fs::read(path)?;
+        bad += usize::from(is_bad(worker, content).with_context(|| path.display().to_string())?);
     }
     Ok(bad)
 }
 
-/// Has one file judged. Archives are not looked into: nobody else does.
-fn is_bad(worker: &OwnedFd, file: &File) -> Result<bool> {
-    let scan = Scan {
-        max_size: MAX_SIZE,
-        ..Scan::default()
-    };
-    tell(worker, &ToWorker { scan: Some(scan) }, Some(file.as_fd()))?;
+/// Has one content judged. Archives are not looked into: nobody else does.
+fn is_bad(worker: &OwnedFd, content: Vec<u8>) -> Result<bool> {
+    let mut scan = Scan::default();
+    if content.len() > IN_MESSAGE {
+        let mut memory = Draft::new("bench")?;
+        memory.write_all(&content)?;
+        let memory = memory.seal()?;
+        tell(worker, &ToWorker { scan: Some(scan) }, Some(memory.as_fd()))?;
+    } else {
+        scan.content = Some(content);
+        tell(worker, &ToWorker { scan: Some(scan) }, None)?;
+    }
     match hear::<FromWorker>(worker)?.0.message {
         Some(from_worker::Message::Scanned(scanned)) => Ok(!scanned.findings.is_empty()),
         other => bail!("not scanned: {other:?}"),
