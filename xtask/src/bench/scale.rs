@@ -289,8 +289,10 @@ fn against_peer(round: &Round, peer: &Round, rows: &mut Vec<Row>) -> Result<()> 
         }
     }
     let [ours_idle, theirs_idle] = [ours, theirs].map(|level| level.idle.iter().sum());
-    let title = format!("{name}: all, nothing happens");
-    rows.push(row(title, "ms/s", ours_idle, theirs_idle, &peer_name)?);
+    if theirs_idle > 0.0 {
+        let title = format!("{name}: all, nothing happens");
+        rows.push(row(title, "ms/s", ours_idle, theirs_idle, &peer_name)?);
+    }
     for ((what, ours), theirs) in ["start", "stop"].into_iter().zip(round.times).zip(peer.times) {
         let title = format!("{name}: a {what}, many at once");
         rows.push(row(title, "ms", ours, theirs, &peer_name)?);
@@ -316,8 +318,8 @@ fn growth(round: &Round, rows: &mut Vec<Row>) -> Result<()> {
             let of = |level: &Level| of(side(level));
             let (late, early) = (each(half, all, &of), each(zero, half, &of));
             let title = format!("{name}: {who}, {quantity} of one more");
-            // What does not grow has no ratio.
-            if early > 0.0 && (unit, who) != ("ms", "shims") {
+            // What hardly grows has no ratio.
+            if early > 0.5 && (unit, who) != ("ms", "shims") {
                 rows.push(row(title, unit, late, early, &peer_name)?.target(LINEAR));
             }
         }
