@@ -34,6 +34,13 @@ const ENDLESS: &str = "rule endless { strings: $m = \"lazaret-endless\" conditio
 const GREEDY: &str = "import \"hash\" rule greedy { strings: $m = \"lazaret-greedy\" condition: $m at 0 and \
     for all i in (0..filesize - 1) : (for all n in (1..16) : (hash.md5(i, n) != \"\")) }";
 
+/// Makes an executable that the greedy rule takes memory for.
+const HUNGRY: &str = "printf lazaret-greedy > /tmp/hungry; head -c 900000 /bin/busybox >> /tmp/hungry; \
+    chmod +x /tmp/hungry; /tmp/hungry";
+
+/// Memory ends before time does.
+const PATIENT: &str = "[watchdog]\ndeadline = '120s'\n[scan]\ntimeout = '60s'";
+
 const SOON: Duration = Duration::from_secs(10);
 
 /// Makes an executable that the endless rule gets stuck at.
@@ -139,26 +146,23 @@ fn killed(world: &World) -> Result<()> {
 
 /// The kernel, not the worker, finds that there is no memory.
 fn starved(world: &World) -> Result<()> {
-    let rules = Rules::start(world, &[])?;
+    let rules = Rules::configured(world, PATIENT, &[("greedy.yar", GREEDY)])?;
     let tight = TightMemory::new(rules.node.scratch().places().name(), 16 << 20)?;
     rules.shell("true")?.ok()?;
     let workers = rules.workers()?;
     ensure!(!workers.is_empty(), "nobody judged the shell");
     workers.iter().try_for_each(|worker| tight.hold(*worker))?;
-    let large = "truncate -s 64M /tmp/large; chmod +x /tmp/large; /tmp/large";
-    was_denied(&rules.shell(large)?)?;
+    // The content itself is in memory that lazaretd has filled.
+    was_denied(&rules.shell(HUNGRY)?)?;
     ensure!(tight.kills()? > 0, "nobody was killed for want of memory");
     rules.engine_failed()?;
     rules.goes_on()
 }
 
 fn greedy(world: &World) -> Result<()> {
-    const LITTLE: &str = "[watchdog]\ndeadline = '120s'\n[scan]\ntimeout = '60s'\n\
-        max_file_size = '4MiB'\nworker_memory = '132MiB'";
-    let rules = Rules::configured(world, LITTLE, &[("greedy.yar", GREEDY)])?;
-    let hungry = "printf lazaret-greedy > /tmp/hungry; head -c 900000 /bin/busybox >> /tmp/hungry; \
-        chmod +x /tmp/hungry; /tmp/hungry";
-    was_denied(&rules.shell(hungry)?)?;
+    let little = format!("{PATIENT}\nmax_file_size = '4MiB'\nworker_memory = '132MiB'");
+    let rules = Rules::configured(world, &little, &[("greedy.yar", GREEDY)])?;
+    was_denied(&rules.shell(HUNGRY)?)?;
     rules.engine_failed()?;
     rules.goes_on()
 }
