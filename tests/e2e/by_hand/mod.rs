@@ -1,0 +1,427 @@
+//! Shims started as containerd starts them, so that a test can ask what no client of containerd
+//! can, hear every answer with its code, and see every event in its order.
+
+pub(crate) mod bundle;
+mod events;
+mod stdio;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use containerd_shim_protos::api;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, MessageField};
+use containerd_shim_protos::ttrpc::{self, Client};
+use lazaret_tests::command::{self, Outcome, Running};
+use lazaret_tests::node::Node;
+use lazaret_tests::procs;
+use lazaret_tests::run::LAZARET;
+use lazaret_tests::scratch::MARK;
+use lazaret_tests::wait;
+use nix::unistd::Pid;
+
+use crate::world::{World, config_of};
+use bundle::Spec;
+pub(crate) use events::Events;
+pub(crate) use stdio::{Output, Stdio, text};
+
+/// How long a shim may take for one answer.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Signals, by their numbers.
+pub(crate) const KILL: u32 = 9;
+pub(crate) const TERM: u32 = 15;
+
+/// What a shim answers instead of what it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    /// The code's name, as in gRPC.
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// An answer of a shim. What is no answer, as a broken connection, is another error.
+pub(crate) type Answer<T> = std::result::Result<T, Refusal>;
+
+/// How a shim is started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Start {
+    /// The runtime options on its standard input.
+    pub(crate) options: Option<Any>,
+    /// What containerd 2.3 would send instead.
+    pub(crate) bootstrap: Option<Vec<u8>>,
+}
+
+/// A running shim, and the pod that it serves.
+pub(crate) struct Shim<'a> {
+    world: &'a World,
+    node: &'a Node,
+    runtime: &'a str,
+    pub(crate) events: Events,
+    client: Client,
+    version: i64,
+    pub(crate) address: String,
+    containers: Vec<String>,
+}
+
+impl<'a> Shim<'a> {
+    /// Starts the shim of the container `spec`, and leaves its creation to the caller.
+    pub(crate) fn start(world: &'a World, node: &'a Node, runtime: &'a str, spec: &Spec) -> Result<Self> {
+        Self::start_as(world, node, runtime, spec, &Start::default())
+    }
+
+    pub(crate) fn start_as(
+        world: &'a World,
+        node: &'a Node,
+        runtime: &'a str,
+        spec: &Spec,
+        how: &Start,
+    ) -> Result<Self> {
+        let bundle = spec.write(node)?;
+        let events = Events::listen(&bundle)?;
+        let started = run(&mut command(world, node, runtime, spec.id(), &bundle, events.address())?, how)?;
+        let (address, version) = answer(&started)?;
+        let client = Client::connect(&address).context("connecting to the shim")?;
+        Ok(Self {
+            world,
+            node,
+            runtime,
+            events,
+            client,
+            version,
+            address,
+            containers: Vec::new(),
+        })
+    }
+
+    /// The address that a further container of the pod gets.
+    pub(crate) fn join(&self, spec: &Spec) -> Result<String> {
+        let bundle = spec.write(self.node)?;
+        let events = self.events.address();
+        let mut join = command(self.world, self.node, self.runtime, spec.id(), &bundle, events)?;
+        Ok(answer(&run(&mut join, &Start::default())?)?.0)
+    }
+
+    /// Calls the task service.
+    pub(crate) fn call<T: Message>(&self, method: &str, request: &impl Message) -> Result<Answer<T>> {
+        let call = ttrpc::Request {
+            service: format!("containerd.task.v{}.Task", self.version),
+            method: method.to_owned(),
+            timeout_nano: i64::try_from(SOON.as_nanos())?,
+            payload: request.write_to_bytes()?,
+            ..Default::default()
+        };
+        match self.client.request(call) {
+            Ok(response) => Ok(Ok(T::parse_from_bytes(&response.payload)?)),
+            Err(ttrpc::Error::RpcStatus(status)) => Ok(Err(Refusal {
+                code: format!("{:?}", status.code()),
+                message: status.message,
+            })),
+            Err(error) => Err(error).with_context(|| format!("{method} got no answer")),
+        }
+    }
+
+    /// Creates the container; its pid.
+    pub(crate) fn create(&mut self, spec: &Spec, stdio: &Stdio) -> Result<Answer<u32>> {
+        self.create_as(spec, stdio, |_| {})
+    }
+
+    /// As [`Shim::create`], with a change to the request.
+    pub(crate) fn create_as(
+        &mut self,
+        spec: &Spec,
+        stdio: &Stdio,
+        change: impl FnOnce(&mut api::CreateTaskRequest),
+    ) -> Result<Answer<u32>> {
+        let mut request = api::CreateTaskRequest {
+            id: spec.id().to_owned(),
+            bundle: bundle::path(self.node, spec.id()).display().to_string(),
+            rootfs: spec.rootfs(self.world, self.node)?,
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            ..Default::default()
+        };
+        change(&mut request);
+        let created = self.call::<api::CreateTaskResponse>("Create", &request)?;
+        if created.is_ok() {
+            self.containers.push(spec.id().to_owned());
+        }
+        Ok(created.map(|created| created.pid))
+    }
+
+    /// Starts an init, or an exec.
+    pub(crate) fn start_process(&self, id: &str, exec_id: &str) -> Result<Answer<u32>> {
+        let request = api::StartRequest {
+            id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            ..Default::default()
+        };
+        Ok(self.call::<api::StartResponse>("Start", &request)?.map(|started| started.pid))
+    }
+
+    /// Adds an exec: the JSON of its process as it is.
+    pub(crate) fn exec_raw(&self, id: &str, exec_id: &str, process: &[u8], stdio: &Stdio) -> Result<Answer<()>> {
+        let request = api::ExecProcessRequest {
+            id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            stdin: stdio.stdin.clone(),
+            stdout: stdio.stdout.clone(),
+            stderr: stdio.stderr.clone(),
+            terminal: stdio.terminal,
+            spec: MessageField::some(Any {
+                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+                value: process.to_vec(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("Exec", &request)?.map(drop))
+    }
+
+    /// Adds an exec that runs `args`.
+    pub(crate) fn exec(&self, id: &str, exec_id: &str, args: &[&str], stdio: &Stdio) -> Result<Answer<()>> {
+        let process = bundle::process(args, stdio.terminal).to_string();
+        self.exec_raw(id, exec_id, process.as_bytes(), stdio)
+    }
+
+    /// Adds an exec, starts it and waits for it; its exit code.
+    pub(crate) fn exec_to_end(&self, id: &str, exec_id: &str, args: &[&str]) -> Result<u32> {
+        expect(self.exec(id, exec_id, args, &Stdio::null())?)?;
+        expect(self.start_process(id, exec_id)?)?;
+        let exit = expect(self.wait(id, exec_id)?)?.exit_status;
+        expect(self.delete(id, exec_id)?)?;
+        Ok(exit)
+    }
+
+    pub(crate) fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<Answer<()>> {
+        let request = api::KillRequest {
+            id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            signal,
+            all,
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("Kill", &request)?.map(drop))
+    }
+
+    pub(crate) fn wait(&self, id: &str, exec_id: &str) -> Result<Answer<api::WaitResponse>> {
+        self.call(
+            "Wait",
+            &api::WaitRequest {
+                id: id.to_owned(),
+                exec_id: exec_id.to_owned(),
+                ..Default::default()
+            },
+        )
+    }
+
+    pub(crate) fn state(&self, id: &str, exec_id: &str) -> Result<Answer<api::StateResponse>> {
+        self.call(
+            "State",
+            &api::StateRequest {
+                id: id.to_owned(),
+                exec_id: exec_id.to_owned(),
+                ..Default::default()
+            },
+        )
+    }
+
+    pub(crate) fn delete(&self, id: &str, exec_id: &str) -> Result<Answer<api::DeleteResponse>> {
+        self.call(
+            "Delete",
+            &api::DeleteRequest {
+                id: id.to_owned(),
+                exec_id: exec_id.to_owned(),
+                ..Default::default()
+            },
+        )
+    }
+
+    pub(crate) fn pause(&self, id: &str) -> Result<Answer<()>> {
+        let request = api::PauseRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("Pause", &request)?.map(drop))
+    }
+
+    pub(crate) fn resume(&self, id: &str) -> Result<Answer<()>> {
+        let request = api::ResumeRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("Resume", &request)?.map(drop))
+    }
+
+    pub(crate) fn close_stdin(&self, id: &str, exec_id: &str) -> Result<Answer<()>> {
+        let request = api::CloseIORequest {
+            id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            stdin: true,
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("CloseIO", &request)?.map(drop))
+    }
+
+    pub(crate) fn resize(&self, id: &str, exec_id: &str, (width, height): (u32, u32)) -> Result<Answer<()>> {
+        let request = api::ResizePtyRequest {
+            id: id.to_owned(),
+            exec_id: exec_id.to_owned(),
+            width,
+            height,
+            ..Default::default()
+        };
+        Ok(self.call::<api::Empty>("ResizePty", &request)?.map(drop))
+    }
+
+    pub(crate) fn shutdown(&self, id: &str) -> Result<()> {
+        let request = api::ShutdownRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        // The connection may close before the answer.
+        drop(self.call::<api::Empty>("Shutdown", &request));
+        Ok(())
+    }
+
+    /// The shim's own pid, as it tells it.
+    pub(crate) fn pid(&self) -> Result<Pid> {
+        let connected = self.call::<api::ConnectResponse>("Connect", &api::ConnectRequest::new())?;
+        Ok(Pid::from_raw(expect(connected)?.shim_pid.cast_signed()))
+    }
+
+    /// Kills a container and waits for its exit.
+    pub(crate) fn end(&self, id: &str) -> Result<u32> {
+        // One that has ended cannot be killed.
+        drop(self.kill(id, "", KILL, true)?);
+        Ok(expect(self.wait(id, "")?)?.exit_status)
+    }
+
+    /// Calls the binary's `delete` action for a container, as containerd does after a crash.
+    pub(crate) fn delete_action(&self, id: &str) -> Result<Outcome> {
+        let bundle = bundle::path(self.node, id);
+        let events = self.events.address();
+        let mut command = base(self.world, self.node, self.runtime, id, events)?;
+        // containerd runs it from the folder above: the bundle is going.
+        command.arg("-bundle").arg(&bundle).arg("delete").current_dir(&bundle);
+        command::run(&mut command)
+    }
+}
+
+impl Drop for Shim<'_> {
+    /// Nothing of a case that failed half-way may be in the way of the next one.
+    fn drop(&mut self) {
+        let Ok(pid) = self.pid() else { return };
+        for id in std::mem::take(&mut self.containers) {
+            drop(self.resume(&id));
+            drop(self.kill(&id, "", KILL, true));
+            let ended = wait::until("the container to end", SOON, || {
+                let deleted = self.delete(&id, "").ok()?;
+                deleted.map_or_else(|refusal| refusal.code == "NOT_FOUND", |_| true).then_some(())
+            });
+            drop(ended);
+            drop(self.shutdown(&id));
+        }
+        drop(self.shutdown(""));
+        drop(wait::until_true("the shim to end", SOON, || !procs::alive(pid)));
+    }
+}
+
+/// What a shim says to a bundle with this `config.json`, be it at its start or at Create.
+///
+/// An error here means that it took the bundle, or crashed.
+pub(crate) fn refusal(world: &World, node: &Node, id: &str, config: Option<&str>) -> Result<String> {
+    let spec = Spec::broken(id, config);
+    match Shim::start(world, node, LAZARET, &spec) {
+        Ok(mut shim) => match shim.create(&spec, &Stdio::null())? {
+            Ok(pid) => bail!("created pid {pid} of a broken bundle"),
+            Err(refusal) => Ok(refusal.message),
+        },
+        Err(error) => Ok(error.to_string()),
+    }
+}
+
+/// An answer that must not be a refusal.
+pub(crate) fn expect<T>(answer: Answer<T>) -> Result<T> {
+    answer.map_err(|refusal| anyhow::anyhow!("{}: {}", refusal.code, refusal.message))
+}
+
+/// The answer's code, `OK` for none.
+pub(crate) fn code<T>(answer: &Answer<T>) -> &str {
+    answer.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "OK")
+}
+
+/// Where a runtime's shim is.
+pub(crate) fn binary(world: &World, node: &Node, runtime: &str) -> Result<PathBuf> {
+    Ok(if runtime == LAZARET {
+        world.binaries()?.dir().join("containerd-shim-lazaret-v1")
+    } else {
+        node.containerd().release().bin()?.join("containerd-shim-runc-v2")
+    })
+}
+
+/// The command line and the environment that containerd gives a shim.
+fn base(world: &World, node: &Node, runtime: &str, id: &str, events: &str) -> Result<Command> {
+    let places = node.scratch().places();
+    let socket = places.run().join("containerd.sock");
+    let mut base = Command::new(binary(world, node, runtime)?);
+    base.args(["-namespace", places.name(), "-id", id, "-address"])
+        .arg(&socket)
+        .args(["-publish-binary", "/bin/true"]);
+    base.env(MARK, places.name())
+        .env("LAZARET_CONFIG", config_of(node))
+        .env("TTRPC_ADDRESS", events)
+        .env("PATH", node.containerd().search_path()?);
+    // 1.6 tells neither.
+    if node.containerd().release().series != "1.6" {
+        base.env("GRPC_ADDRESS", &socket).env("MAX_SHIM_VERSION", "2");
+    }
+    Ok(base)
+}
+
+fn command(
+    world: &World,
+    node: &Node,
+    runtime: &str,
+    id: &str,
+    bundle: &Path,
+    events: &str,
+) -> Result<Command> {
+    let mut start = base(world, node, runtime, id, events)?;
+    start.arg("start").current_dir(bundle);
+    Ok(start)
+}
+
+fn run(start: &mut Command, how: &Start) -> Result<Outcome> {
+    let input = match (&how.bootstrap, &how.options) {
+        (Some(bootstrap), _) => bootstrap.clone(),
+        (None, Some(options)) => options.write_to_bytes()?,
+        (None, None) => Vec::new(),
+    };
+    let outcome = Running::start_with(start, input)?.wait(SOON)?;
+    ensure!(outcome.code == 0, "{}", outcome.err());
+    Ok(outcome)
+}
+
+/// Address and version of the task service: a plain address, which means 2, or JSON with both.
+fn answer(started: &Outcome) -> Result<(String, i64)> {
+    let text = started.out();
+    if !text.starts_with('{') {
+        return Ok((text, 2));
+    }
+    let value: serde_json::Value = serde_json::from_str(&text)?;
+    let address = value.get("address").and_then(serde_json::Value::as_str);
+    let version = value.get("version").and_then(serde_json::Value::as_i64);
+    let both = address.map(str::to_owned).zip(version);
+    both.with_context(|| format!("no address and version in {text}"))
+}
+
+/// Where a folder of `/proc` shows how many descriptors a process has.
+pub(crate) fn descriptors(pid: Pid) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
