@@ -20,7 +20,7 @@ use crate::options::Options;
 use crate::process::{Process, number};
 use crate::reaper::Ending;
 use crate::runtime::Runtime;
-use crate::stdio::{Prepared, Request, Streams};
+use crate::stdio::{Owner, Prepared, Request, Streams};
 
 /// What `runc create` and the guard leave behind.
 struct Made {
@@ -102,7 +102,13 @@ async fn make(
     stdio: &Request,
     options: &Options,
 ) -> Result<Made> {
-    let (streams, ends) = Prepared::open(stdio, options)?;
+    let owner = Owner {
+        id: description.id.as_str(),
+        namespace: &shared.namespace,
+        options,
+        reaper: &shared.reaper,
+    };
+    let (streams, ends) = Prepared::open(stdio, owner).await?;
     let recording = shared.reaper.record();
     // If this fails, the runtime has cleaned up. A container of that id that it may
     // know all the same is another one: not ours to delete.

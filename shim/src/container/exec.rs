@@ -15,7 +15,7 @@ use super::{Container, Freezer, State};
 use crate::error::{Context, Error, Result};
 use crate::process::{Phase, Process, number};
 use crate::reaper::{Ending, Exit};
-use crate::stdio::{Prepared, Request};
+use crate::stdio::{Owner, Prepared, Request};
 use crate::sync::lock;
 
 /// The signal that nothing survives.
@@ -112,7 +112,13 @@ impl Container {
     }
 
     async fn spawn_exec(&self, exec: &Exec) -> Result<(Pid, Ending)> {
-        let (streams, ends) = Prepared::open(&exec.process.stdio, &self.options)?;
+        let owner = Owner {
+            id: &exec.id,
+            namespace: &self.shared.namespace,
+            options: &self.options,
+            reaper: &self.shared.reaper,
+        };
+        let (streams, ends) = Prepared::open(&exec.process.stdio, owner).await?;
         let recording = self.shared.reaper.record();
         let pid = self.runtime.exec(&exec.id, &exec.spec, &ends).await?;
         let ending = recording.ending_of(pid).ok_or_else(|| {

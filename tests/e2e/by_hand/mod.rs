@@ -5,7 +5,7 @@ pub(crate) mod bundle;
 mod events;
 mod stdio;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -21,7 +21,8 @@ use lazaret_tests::procs;
 use lazaret_tests::run::LAZARET;
 use lazaret_tests::scratch::MARK;
 use lazaret_tests::wait;
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 
 use crate::world::{World, config_of};
 use bundle::Spec;
@@ -65,6 +66,8 @@ pub(crate) struct Shim<'a> {
     version: i64,
     pub(crate) address: String,
     containers: Vec<String>,
+    /// What it logs; nobody reads it, and it never gets so much that it would have to wait.
+    _log: File,
 }
 
 impl<'a> Shim<'a> {
@@ -82,6 +85,7 @@ impl<'a> Shim<'a> {
     ) -> Result<Self> {
         let bundle = spec.write(node)?;
         let events = Events::listen(&bundle)?;
+        let log = log(&bundle)?;
         let started = run(&mut command(world, node, runtime, spec.id(), &bundle, events.address())?, how)?;
         let (address, version) = answer(&started)?;
         let client = Client::connect(&address).context("connecting to the shim")?;
@@ -94,6 +98,7 @@ impl<'a> Shim<'a> {
             version,
             address,
             containers: Vec::new(),
+            _log: log,
         })
     }
 
@@ -330,6 +335,13 @@ impl Drop for Shim<'_> {
         drop(self.shutdown(""));
         drop(wait::until_true("the shim to end", SOON, || !procs::alive(pid)));
     }
+}
+
+/// The fifo for its log, which containerd makes: the stock shim ends without one.
+fn log(bundle: &Path) -> Result<File> {
+    let path = bundle.join("log");
+    mkfifo(&path, Mode::S_IRWXU).with_context(|| path.display().to_string())?;
+    Ok(File::options().read(true).write(true).open(path)?)
 }
 
 /// What a shim says to a bundle with this `config.json`, be it at its start or at Create.
