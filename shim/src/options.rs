@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) io_gid: u32,
     /// The cgroup of the shim itself.
     pub(crate) shim_cgroup: String,
+    /// Where criu works and logs; empty for the bundle.
+    pub(crate) criu_work_path: String,
 }
 
 /// `runtimeoptions.v1.Options`; its first field names what the rest is for.
@@ -74,6 +76,7 @@ struct Table {
     io_uid: u32,
     io_gid: u32,
     shim_cgroup: String,
+    criu_work_path: String,
 }
 
 impl Options {
@@ -128,6 +131,7 @@ impl Options {
             io_uid: table.io_uid,
             io_gid: table.io_gid,
             shim_cgroup: table.shim_cgroup,
+            criu_work_path: table.criu_work_path,
         })
     }
 
@@ -148,7 +152,6 @@ impl Options {
     fn from_message(sent: oci::Options) -> Result<Self> {
         for (name, value) in [
             ("CriuImagePath", &sent.criu_image_path),
-            ("CriuWorkPath", &sent.criu_work_path),
             ("TaskApiAddress", &sent.task_api_address),
         ] {
             if !value.is_empty() {
@@ -166,6 +169,7 @@ impl Options {
             io_uid: sent.io_uid,
             io_gid: sent.io_gid,
             shim_cgroup: sent.shim_cgroup,
+            criu_work_path: sent.criu_work_path,
         })
     }
 
@@ -241,7 +245,7 @@ mod tests {
     #[test]
     fn refuses_what_it_would_ignore() {
         let criu = oci::Options {
-            criu_work_path: "/w".into(),
+            criu_image_path: "/w".into(),
             ..Default::default()
         };
         let errors = [

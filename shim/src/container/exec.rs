@@ -225,6 +225,10 @@ fn check(spec: &[u8], terminal: bool) -> std::result::Result<(), String> {
         #[serde(default)]
         terminal: bool,
     }
+    // serde takes a list for a struct, too.
+    if !spec.trim_ascii_start().starts_with(b"{") {
+        return Err("it is no JSON object".to_owned());
+    }
     match serde_json::from_slice::<Spec>(spec) {
         Ok(spec) if spec.terminal == terminal => Ok(()),
         Ok(_) => Err("it and the request differ on whether it has a terminal".to_owned()),
@@ -241,6 +245,6 @@ mod tests {
         assert!(check(br#"{"args": ["sh"], "futureField": {}}"#, false).is_ok());
         assert!(check(br#"{"terminal": true}"#, true).is_ok());
         assert!(check(br#"{"terminal": true}"#, false).is_err());
-        assert!(check(b"", false).is_err());
+        assert!(check(b"", false).is_err() && check(b"[]", false).is_err() && check(b"{", false).is_err());
     }
 }

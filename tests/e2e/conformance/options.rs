@@ -83,7 +83,13 @@ fn crun(side: &Side<'_>) -> Result<String> {
     let stdio = Stdio::outputs(&side.streams())?;
     let (out, _err) = (stdio.open_stdout()?, stdio.open_stderr()?);
     let spec = Spec::sh(&side.id(), "echo of crun; sleep 600");
-    let shim = created(side, &spec, &stdio, &options)?;
+    let mut shim = side.shim(&spec)?;
+    let options = any(&options)?;
+    let created = shim.create_as(&spec, &stdio, |request| request.options = Some(options).into())?;
+    if let Err(refusal) = &created {
+        // crun of this machine's Debian does not run where version 2 has controllers beside 1.
+        return Ok(format!("create {}, {}", refusal.code, refusal.message.rsplit(": ").next().unwrap_or_default()));
+    }
     expect(shim.start_process(spec.id(), "")?)?;
     let out = out.collect()?;
     let mut told = Told::new();
@@ -154,6 +160,10 @@ fn systemd(side: &Side<'_>) -> Result<String> {
 
 fn shim_cgroup(side: &Side<'_>) -> Result<String> {
     let cgroup = format!("/{}/{}", side.node.scratch().places().name(), side.id());
+    for hierarchy in lazaret_tests::sweep::hierarchies() {
+        // It must be there already.
+        fs::create_dir_all(format!("{}{cgroup}", hierarchy.display()))?;
+    }
     let options = any(&oci::Options {
         shim_cgroup: cgroup.clone(),
         ..Default::default()

@@ -261,7 +261,7 @@ fn logger(folder: &Path) -> Result<String> {
     let script = format!(
         "#!/bin/sh\nexec >{log}.new\nset | grep -c '^CONTAINER_ID=' ; \
          echo \"$CONTAINER_ID\" > {log}.id; echo \"$CONTAINER_NAMESPACE\" > {log}.namespace; echo \"args $*\"\n\
-         cat <&4 >{log}.err &\nexec 5>&-\ncat <&3\nwait\nmv {log}.new {log}\n",
+         cat <&4 >{log}.err 5>&- &\nexec 5>&-\ncat <&3\nwait\nmv {log}.new {log}\n",
         log = log.display()
     );
     fs::write(&program, script)?;
