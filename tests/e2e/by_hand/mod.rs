@@ -8,6 +8,7 @@ mod stdio;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -64,7 +65,7 @@ pub(crate) struct Shim<'a> {
     client: Client,
     version: i64,
     pub(crate) address: String,
-    containers: Vec<String>,
+    containers: Mutex<Vec<String>>,
     /// What it logs; nobody reads it, and it never gets so much that it would have to wait.
     _log: File,
 }
@@ -96,7 +97,7 @@ impl<'a> Shim<'a> {
             client,
             version,
             address,
-            containers: Vec::new(),
+            containers: Mutex::default(),
             _log: log,
         })
     }
@@ -129,13 +130,13 @@ impl<'a> Shim<'a> {
     }
 
     /// Creates the container; its pid.
-    pub(crate) fn create(&mut self, spec: &Spec, stdio: &Stdio) -> Result<Answer<u32>> {
+    pub(crate) fn create(&self, spec: &Spec, stdio: &Stdio) -> Result<Answer<u32>> {
         self.create_as(spec, stdio, |_| {})
     }
 
     /// As [`Shim::create`], with a change to the request.
     pub(crate) fn create_as(
-        &mut self,
+        &self,
         spec: &Spec,
         stdio: &Stdio,
         change: impl FnOnce(&mut api::CreateTaskRequest),
@@ -153,7 +154,8 @@ impl<'a> Shim<'a> {
         change(&mut request);
         let created = self.call::<api::CreateTaskResponse>("Create", &request)?;
         if created.is_ok() {
-            self.containers.push(spec.id().to_owned());
+            let mut containers = self.containers.lock().unwrap_or_else(PoisonError::into_inner);
+            containers.push(spec.id().to_owned());
         }
         Ok(created.map(|created| created.pid))
     }
@@ -320,12 +322,14 @@ impl<'a> Shim<'a> {
 impl Drop for Shim<'_> {
     /// Nothing of a case that failed half-way may be in the way of the next one.
     fn drop(&mut self) {
-        for id in std::mem::take(&mut self.containers) {
+        let containers = self.containers.get_mut().map(std::mem::take).unwrap_or_default();
+        for id in containers {
             drop(self.resume(&id));
             drop(self.kill(&id, "", KILL, true));
             let ended = wait::until("the container to end", SOON, || {
                 let deleted = self.delete(&id, "").ok()?;
-                deleted.map_or_else(|refusal| refusal.code == "NOT_FOUND", |_| true).then_some(())
+                let gone = deleted.map_or_else(|refusal| refusal.code == "NOT_FOUND", |_| true);
+                gone.then_some(())
             });
             drop(ended);
             drop(self.shutdown(&id));
@@ -348,7 +352,7 @@ fn log(bundle: &Path) -> Result<File> {
 pub(crate) fn refusal(world: &World, node: &Node, id: &str, config: Option<&str>) -> Result<String> {
     let spec = Spec::broken(id, config);
     match Shim::start(world, node, LAZARET, &spec) {
-        Ok(mut shim) => match shim.create(&spec, &Stdio::null())? {
+        Ok(shim) => match shim.create(&spec, &Stdio::null())? {
             Ok(pid) => bail!("created pid {pid} of a broken bundle"),
             Err(refusal) => Ok(refusal.message),
         },

@@ -219,7 +219,7 @@ fn restore(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/sleep", "600"]);
     let image = side.streams();
     fs::create_dir_all(&image)?;
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| request.checkpoint = image.display().to_string())?;
     let mut told = Told::new();
     told.answer("create", &created);

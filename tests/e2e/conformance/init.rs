@@ -170,7 +170,7 @@ fn states(side: &Side<'_>) -> Result<String> {
 
 fn create_twice(side: &Side<'_>) -> Result<String> {
     let spec = sleeper(side);
-    let mut shim = side.created(&spec)?;
+    let shim = side.created(&spec)?;
     let again = shim.create(&spec, &Stdio::null())?;
     let state = expect(shim.state(spec.id(), "")?)?;
     Ok(format!("refused {}, the first one is {:?}", again.is_err(), state.status()))
@@ -283,7 +283,7 @@ fn short_lives(side: &Side<'_>) -> Result<String> {
 
 fn missing_program(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/nothing-there"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::null())?;
     let said = created.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
     let names = said.contains("nothing-there") && said.contains("no such file");
@@ -293,7 +293,7 @@ fn missing_program(side: &Side<'_>) -> Result<String> {
 
 fn bad_mount(side: &Side<'_>) -> Result<String> {
     let spec = sleeper(side);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| {
         let mut broken = request.rootfs.first().cloned().unwrap_or_default();
         broken.options = vec!["lowerdir=/no/such/folder".into()];

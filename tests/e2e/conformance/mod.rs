@@ -68,7 +68,7 @@ impl<'a> Side<'a> {
     }
 
     fn created_with(&self, spec: &Spec, stdio: &Stdio) -> Result<Shim<'a>> {
-        let mut shim = self.shim(spec)?;
+        let shim = self.shim(spec)?;
         expect(shim.create(spec, stdio)?)?;
         Ok(shim)
     }

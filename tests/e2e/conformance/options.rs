@@ -37,7 +37,7 @@ fn any(options: &oci::Options) -> Result<Any> {
 
 /// A shim with a container that was created with these options.
 fn created<'a>(side: &Side<'a>, spec: &Spec, stdio: &Stdio, options: &oci::Options) -> Result<Shim<'a>> {
-    let mut shim = side.shim(spec)?;
+    let shim = side.shim(spec)?;
     let options = any(options)?;
     expect(shim.create_as(spec, stdio, |request| request.options = Some(options).into())?)?;
     Ok(shim)
@@ -83,7 +83,7 @@ fn crun(side: &Side<'_>) -> Result<String> {
     let stdio = Stdio::outputs(&side.streams())?;
     let (out, _err) = (stdio.open_stdout()?, stdio.open_stderr()?);
     let spec = Spec::sh(&side.id(), "echo of crun; sleep 600");
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let options = any(&options)?;
     let created = shim.create_as(&spec, &stdio, |request| request.options = Some(options).into())?;
     if let Err(refusal) = &created {
@@ -104,7 +104,7 @@ fn crun(side: &Side<'_>) -> Result<String> {
 
 fn missing_binary(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let options = any(&oci::Options {
         binary_name: "/no/such/runtime".into(),
         ..Default::default()
@@ -137,7 +137,7 @@ fn words_of_create(side: &Side<'_>, change: impl FnOnce(&mut oci::Options), word
     };
     change(&mut options);
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let options = any(&options)?;
     drop(shim.create_as(&spec, &Stdio::null(), |request| request.options = Some(options).into())?);
     let calls = fs::read_to_string(&calls).context("the runtime was not called")?;
@@ -161,8 +161,7 @@ fn systemd(side: &Side<'_>) -> Result<String> {
 fn shim_cgroup(side: &Side<'_>) -> Result<String> {
     let cgroup = format!("/{}/{}", side.node.scratch().places().name(), side.id());
     for hierarchy in lazaret_tests::sweep::hierarchies() {
-        // It must be there already.
-        fs::create_dir_all(format!("{}{cgroup}", hierarchy.display()))?;
+        make_cgroup(&hierarchy, cgroup.trim_start_matches('/'))?;
     }
     let options = any(&oci::Options {
         shim_cgroup: cgroup.clone(),
@@ -173,7 +172,7 @@ fn shim_cgroup(side: &Side<'_>) -> Result<String> {
         ..Default::default()
     };
     let spec = Spec::new(&side.id(), &["/bin/sleep", "600"]);
-    let mut shim = Shim::start_as(side.world, side.node, side.runtime, &spec, &how)?;
+    let shim = Shim::start_as(side.world, side.node, side.runtime, &spec, &how)?;
     expect(shim.create(&spec, &Stdio::null())?)?;
     let pid = shim.pid()?;
     let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
@@ -181,9 +180,26 @@ fn shim_cgroup(side: &Side<'_>) -> Result<String> {
     Ok(format!("joined {}", joined > 0))
 }
 
+/// Makes a cgroup that processes can join: on version 1, one without processors or memory nodes
+/// takes none.
+fn make_cgroup(hierarchy: &Path, path: &str) -> Result<()> {
+    let mut dir = hierarchy.to_owned();
+    for part in path.split('/') {
+        let parent = dir.clone();
+        dir.push(part);
+        fs::create_dir_all(&dir)?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if parent.join(file).exists() && fs::read_to_string(dir.join(file))?.trim().is_empty() {
+                fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn unknown_type(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| {
         request.options = Some(Any {
             type_url: "example.com/Unknown".into(),
@@ -197,7 +213,7 @@ fn unknown_type(side: &Side<'_>) -> Result<String> {
 
 fn broken(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| {
         request.options = Some(Any {
             type_url: "containerd.runc.v1.Options".into(),

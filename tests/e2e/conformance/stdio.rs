@@ -73,7 +73,7 @@ fn only_stderr(side: &Side<'_>) -> Result<String> {
     stdio.stdout.clear();
     let err = stdio.open_stderr()?;
     let spec = Spec::sh(&side.id(), "echo out; echo err >&2");
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &stdio)?;
     if created.is_err() {
         return Ok(format!("create {}", code(&created)));
@@ -187,7 +187,7 @@ fn close_twice(side: &Side<'_>) -> Result<String> {
 
 fn missing_fifo(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::logged("/no/such/fifo"))?;
     Ok(format!("refused {}", created.is_err()))
 }
@@ -196,7 +196,7 @@ fn owners(side: &Side<'_>) -> Result<String> {
     let stdio = Stdio::outputs(&side.streams())?;
     let (out, _err) = (stdio.open_stdout()?, stdio.open_stderr()?);
     let spec = Spec::sh(&side.id(), "stat -L -c %u:%g /proc/self/fd/1 /proc/self/fd/2");
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let options = oci::Options {
         io_uid: 1000,
         io_gid: 1001,
@@ -305,7 +305,7 @@ fn binary_of_exec(side: &Side<'_>) -> Result<String> {
 
 fn missing_logger(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::logged("binary:///no/such/logger"))?;
     let said = created.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
     Ok(format!("create {}, names it {}", code(&created), said.contains("/no/such/logger")))
@@ -325,7 +325,7 @@ fn binary_gets_all(side: &Side<'_>) -> Result<String> {
 
 fn unknown_scheme(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
-    let mut shim = side.shim(&spec)?;
+    let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::logged("gopher:///log"))?;
     Ok(format!("refused {}", created.is_err()))
 }
