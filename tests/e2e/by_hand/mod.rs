@@ -324,17 +324,15 @@ impl Drop for Shim<'_> {
     fn drop(&mut self) {
         let containers = self.containers.get_mut().map(std::mem::take).unwrap_or_default();
         for id in containers {
+            // No answer: the shim has ended.
+            let Ok(Ok(_)) = self.state(&id, "") else { continue };
             drop(self.resume(&id));
             drop(self.kill(&id, "", KILL, true));
-            let ended = wait::until("the container to end", SOON, || {
-                let deleted = self.delete(&id, "").ok()?;
-                let gone = deleted.map_or_else(|refusal| refusal.code == "NOT_FOUND", |_| true);
-                gone.then_some(())
+            let ended = wait::until_true("the container to end", SOON, || {
+                self.delete(&id, "").is_ok_and(|deleted| deleted.is_ok())
             });
             drop(ended);
-            drop(self.shutdown(&id));
         }
-        // Where the container was never created.
         drop(self.shutdown(""));
     }
 }

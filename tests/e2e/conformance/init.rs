@@ -360,12 +360,16 @@ fn orphans(side: &Side<'_>) -> Result<String> {
     wait::until_true("the orphans to be made", SOON, || {
         shim.exec_to_end(spec.id(), &side.id(), &["/bin/test", "-e", "/done"]).is_ok_and(|code| code == 0)
     })?;
+    let zombies = || {
+        procs::all()
+            .filter(|child| procs::parent(*child) == Some(pid) && !procs::alive(*child))
+            .count()
+    };
     // Its own children stay: init, and for some releases a helper.
-    wait::until_true("the orphans to be reaped", SOON, || children() < ORPHANS / 2)?;
-    let zombies = procs::all()
-        .filter(|child| procs::parent(*child) == Some(pid) && !procs::alive(*child))
-        .count();
-    Ok(format!("{zombies} zombies"))
+    let reaped = wait::until_true("the orphans to be reaped", SOON, || {
+        children() < ORPHANS / 2 && zombies() == 0
+    });
+    Ok(format!("all reaped {}", reaped.is_ok()))
 }
 
 fn pids(side: &Side<'_>) -> Result<String> {
