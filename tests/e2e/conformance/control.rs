@@ -88,7 +88,8 @@ fn kill_paused(side: &Side<'_>) -> Result<String> {
     expect(shim.pause(&id)?)?;
     let mut told = Told::new();
     told.answer("kill", &shim.kill(&id, "", KILL, false)?);
-    told.answer("resume", &shim.resume(&id)?);
+    // Whether the signal alone ends it is up to the version of cgroups.
+    drop(shim.resume(&id)?);
     told.say(format!("exit {}", expect(shim.wait(&id, "")?)?.exit_status));
     told.answer("delete", &shim.delete(&id, "")?);
     told.done()

@@ -43,31 +43,35 @@ fn status_is(side: &Side<'_>, id: &str, wanted: &str) -> Result<()> {
     })
 }
 
-/// On a node of its own: others would miss their containerd.
+/// On a node of its own: others would miss their containerd. Of two containers, one ends while
+/// containerd is away, and the other one afterwards.
 fn restart(side: &Side<'_>) -> Result<String> {
+    const SCRIPT: &str = "until [ -e /end ]; do sleep 0.05; done; exit 6";
     let mut node = side.world.own_node("")?;
-    let (stays, ends) = (side.id(), side.id());
-    node.detach(&run(side, &stays).args(&["/bin/sleep", "600"]))?;
-    node.detach(&run(side, &ends).sh("until [ -e /end ]; do sleep 0.05; done; exit 6"))?;
-    let init = node.task_pid(&ends)?.context("no task")?;
-    let shims = node.shims();
+    let (meanwhile, later) = (side.id(), side.id());
+    for id in [&meanwhile, &later] {
+        node.detach(&run(side, id).sh(SCRIPT))?;
+    }
+    let init = |id: &str| node.task_pid(id)?.context("no task");
+    let (first, second) = (init(&meanwhile)?, init(&later)?);
+    let end = |init: nix::unistd::Pid| {
+        fs::write(format!("/proc/{init}/root/end"), "")?;
+        wait::until_true("the container to end", SOON, || !lazaret_tests::procs::alive(init))
+    };
+    let shim = node.shims_of(&later);
     node.containerd_mut().stop()?;
-    // While nobody listens, one of the two ends.
-    fs::write(format!("/proc/{init}/root/end"), "")?;
-    wait::until_true("the container to end", SOON, || !lazaret_tests::procs::alive(init))?;
+    end(first)?;
     node.containerd_mut().resume()?;
     let mut told = Told::new();
-    told.say(format!("the same shims {}", node.shims() == shims));
-    let status = |id: &str| node.task_status(id).map(Option::unwrap_or_default);
-    wait::until_true("both tasks to be known", SOON, || {
-        status(&stays).is_ok_and(|is| is == "RUNNING") && status(&ends).is_ok_and(|is| is == "STOPPED")
-    })?;
-    told.say(format!("{} and {}", status(&stays)?, status(&ends)?));
-    told.say(format!("exec {}", node.exec(&stays, &["/bin/sh", "-c", "exit 5"])?.code));
-    let deleted = node.ctr(&["task", "delete", &ends])?;
-    told.say(format!("exit code kept {}", deleted.err().contains("code 6") || deleted.code == 6));
-    node.ctr(&["container", "delete", &ends])?;
-    node.remove(&stays)?;
+    let status = |id: &str| node.task_status(id).map(|status| status.unwrap_or_else(|| "no task".to_owned()));
+    wait::until_true("the task to be known again", SOON, || status(&later).is_ok_and(|is| is == "RUNNING"))?;
+    told.say(format!("the same shim {}", node.shims_of(&later) == shim));
+    told.say(format!("what ended meanwhile: {}", status(&meanwhile)?));
+    told.say(format!("exec {}", node.exec(&later, &["/bin/sh", "-c", "exit 5"])?.code));
+    end(second)?;
+    wait::until_true("the exit to be known", SOON, || status(&later).is_ok_and(|is| is == "STOPPED"))?;
+    let deleted = node.ctr(&["task", "delete", &later])?;
+    told.say(format!("exit code kept {}", deleted.code == 6 || deleted.err().contains(" 6")));
     told.done()
 }
 

@@ -257,9 +257,10 @@ fn file_of_exec(side: &Side<'_>) -> Result<String> {
 fn logger(folder: &Path) -> Result<String> {
     fs::create_dir_all(folder)?;
     let (program, log) = (folder.join("logger"), folder.join("log"));
-    // The descriptors: 3 and 4 to be read, 5 to be closed when it is ready.
+    // The descriptors: 3 and 4 to be read, 5 to be closed when it is ready. runc-v2 sends SIGTERM
+    // as soon as the container is deleted, and a logger that cares for the rest goes on.
     let script = format!(
-        "#!/bin/sh\nexec >{log}.new\nset | grep -c '^CONTAINER_ID=' ; \
+        "#!/bin/sh\ntrap '' TERM\nexec >{log}.new\nset | grep -c '^CONTAINER_ID=' ; \
          echo \"$CONTAINER_ID\" > {log}.id; echo \"$CONTAINER_NAMESPACE\" > {log}.namespace; echo \"args $*\"\n\
          cat <&4 >{log}.err 5>&- &\nexec 5>&-\ncat <&3\nwait\nmv {log}.new {log}\n",
         log = log.display()
