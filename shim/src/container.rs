@@ -139,7 +139,10 @@ impl Container {
     pub(crate) async fn checkpoint(&self, image: &Path, options: &CheckpointOptions) -> Result<()> {
         self.refuse_if_dead(&lock(&self.state))?;
         if self.init.phase() != Phase::Running {
-            return Err(Error::failed_precondition(format!("{} does not run", self.name())));
+            return Err(Error::failed_precondition(format!(
+                "{} does not run",
+                self.name()
+            )));
         }
         self.runtime.checkpoint(image, options).await?;
         self.shared.events.publish(&TaskCheckpointed {

@@ -2,7 +2,9 @@
 //!
 //! containerd's clients send those of runc, `containerd.runc.v1.Options`. For CRI they
 //! are runc's alone: to any other runtime it sends the table `options` of its
-//! configuration as text, or, if it is 1.6, nothing.
+//! configuration as text, or, if it is 1.6, nothing. Clients of 1.x send their older form,
+//! `containerd.linux.runc.CreateOptions`, to any runtime whose name does not begin like
+//! that of runc's.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::error::{Context, Error, Result};
 /// The messages that are known, by their full names.
 const RUNC: &str = "containerd.runc.v1.Options";
 const GENERIC: &str = "runtimeoptions.v1.Options";
+const OLD: &str = "containerd.linux.runc.CreateOptions";
 
 /// A longer table is no table of options.
 const MAX_BODY: usize = 64 << 10;
@@ -63,6 +66,23 @@ struct Generic {
     config_body: Vec<u8>,
 }
 
+/// `containerd.linux.runc.CreateOptions`: what of it is not for checkpoints.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Old {
+    #[prost(bool, tag = "1")]
+    no_pivot_root: bool,
+    #[prost(bool, tag = "8")]
+    no_new_keyring: bool,
+    #[prost(string, tag = "9")]
+    shim_cgroup: String,
+    #[prost(uint32, tag = "10")]
+    io_uid: u32,
+    #[prost(uint32, tag = "11")]
+    io_gid: u32,
+    #[prost(string, tag = "12")]
+    criu_work_path: String,
+}
+
 /// The table, with the names that it has for runc. An unknown one is a mistake, or
 /// newer than we are, and ignoring it would run another container than was meant.
 #[derive(Default, Deserialize)]
@@ -83,7 +103,7 @@ impl Options {
     /// Whether a message of this type holds options for us. Go writes the bare name,
     /// protobuf puts a host before it.
     pub(crate) fn are_in(type_url: &str) -> bool {
-        matches!(type_url.rsplit('/').next(), Some(RUNC | GENERIC))
+        matches!(type_url.rsplit('/').next(), Some(RUNC | GENERIC | OLD))
     }
 
     /// Options as containerd sends them: none are the defaults, and unknown ones are
@@ -102,6 +122,9 @@ impl Options {
             Some(GENERIC) => Self::from_generic(
                 &<Generic as prost::Message>::decode(any.value.as_slice()).map_err(|error| broken(&error))?,
             ),
+            Some(OLD) => Ok(Self::from_old(
+                <Old as prost::Message>::decode(any.value.as_slice()).map_err(|error| broken(&error))?,
+            )),
             _ => Err(Error::invalid_argument(format!(
                 "runtime options of type {:?} are not known; use {RUNC}",
                 any.type_url
@@ -133,6 +156,18 @@ impl Options {
             shim_cgroup: table.shim_cgroup,
             criu_work_path: table.criu_work_path,
         })
+    }
+
+    fn from_old(sent: Old) -> Self {
+        Self {
+            no_pivot_root: sent.no_pivot_root,
+            no_new_keyring: sent.no_new_keyring,
+            io_uid: sent.io_uid,
+            io_gid: sent.io_gid,
+            shim_cgroup: sent.shim_cgroup,
+            criu_work_path: sent.criu_work_path,
+            ..Self::default()
+        }
     }
 
     /// Decides, when nobody has, whether systemd makes the cgroup: `SLICE:PREFIX:NAME`
@@ -240,6 +275,25 @@ mod tests {
     fn nothing_means_the_defaults() {
         assert_eq!(Options::from_any(None).unwrap(), Options::default());
         assert_eq!(Options::from_any(Some(&Any::new())).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn takes_the_older_form() {
+        let old = Old {
+            no_new_keyring: true,
+            io_uid: 100_000,
+            ..Old::default()
+        };
+        let sent = Any {
+            type_url: OLD.into(),
+            value: prost::Message::encode_to_vec(&old),
+            ..Default::default()
+        };
+        let options = Options::from_any(Some(&sent)).unwrap();
+        assert_eq!(
+            (options.no_new_keyring, options.io_uid, options.systemd_cgroup),
+            (true, 100_000, None)
+        );
     }
 
     #[test]

@@ -202,7 +202,11 @@ impl Runtime {
     pub(crate) async fn checkpoint(&self, image: &Path, options: &CheckpointOptions) -> Result<()> {
         let (work, is_ours) = self.criu_work(&options.work_path);
         let mut command = self.command("checkpoint");
-        command.arg("--image-path").arg(image).arg("--work-path").arg(&work);
+        command
+            .arg("--image-path")
+            .arg(image)
+            .arg("--work-path")
+            .arg(&work);
         for (wanted, flag) in [
             (options.open_tcp, "--tcp-established"),
             (options.external_unix_sockets, "--ext-unix-sk"),
@@ -235,9 +239,17 @@ impl Runtime {
         let pid_file = self.bundle.join(INIT_PID);
         let (work, _) = self.criu_work("");
         let mut command = self.command("restore");
-        command.arg("--image-path").arg(image).arg("--work-path").arg(&work);
+        command
+            .arg("--image-path")
+            .arg(image)
+            .arg("--work-path")
+            .arg(&work);
         command.args(["--detach", "--no-subreaper"]);
-        command.arg("--pid-file").arg(&pid_file).arg("--bundle").arg(&self.bundle);
+        command
+            .arg("--pid-file")
+            .arg(&pid_file)
+            .arg("--bundle")
+            .arg(&self.bundle);
         if self.options.no_pivot_root {
             command.arg("--no-pivot");
         }
@@ -254,7 +266,10 @@ impl Runtime {
 
     /// Where criu works, and whether that is ours to remove.
     fn criu_work(&self, wanted: &str) -> (PathBuf, bool) {
-        match [wanted, &self.options.criu_work_path].into_iter().find(|path| !path.is_empty()) {
+        match [wanted, &self.options.criu_work_path]
+            .into_iter()
+            .find(|path| !path.is_empty())
+        {
             Some(path) => (path.into(), false),
             None => (self.bundle.join("criu-work"), true),
         }

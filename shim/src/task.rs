@@ -167,15 +167,26 @@ async fn to_the_end<T: Send + 'static>(
 /// The options of a checkpoint; none are the defaults.
 fn checkpoint_options(sent: Option<&Any>) -> Result<CheckpointOptions> {
     const NAME: &str = "containerd.runc.v1.CheckpointOptions";
+    // Of clients of 1.x; it differs in what the request has a field for, too, and in where criu works.
+    const OLD: &str = "containerd.linux.runc.CheckpointOptions";
     let Some(any) = sent.filter(|any| !any.type_url.is_empty()) else {
         return Ok(CheckpointOptions::default());
     };
-    if any.type_url.rsplit('/').next() != Some(NAME) {
-        let message = format!("options of type {:?} are not known; use {NAME}", any.type_url);
-        return Err(Error::invalid_argument(message));
+    let options = CheckpointOptions::parse_from_bytes(&any.value).map_err(|error| {
+        Error::invalid_argument(format!("the options of the checkpoint are broken: {error}"))
+    })?;
+    match any.type_url.rsplit('/').next() {
+        Some(NAME) => Ok(options),
+        Some(OLD) => Ok(CheckpointOptions {
+            work_path: options.image_path,
+            image_path: options.work_path,
+            ..options
+        }),
+        _ => Err(Error::invalid_argument(format!(
+            "options of type {:?} are not known; use {NAME}",
+            any.type_url
+        ))),
     }
-    CheckpointOptions::parse_from_bytes(&any.value)
-        .map_err(|error| Error::invalid_argument(format!("the options of the checkpoint are broken: {error}")))
 }
 
 fn process_info((pid, exec_id): (u32, Option<String>)) -> ProcessInfo {

@@ -185,7 +185,10 @@ impl Containerd {
 fn launch(places: &Places, bin: &Path, options: &Options) -> Result<Server> {
     let log = File::options().append(true).create(true).open(log_path(places))?;
     let mut command = Command::new(bin.join("containerd"));
-    command.arg("--config").arg(config_path(places)).env(MARK, places.name());
+    command
+        .arg("--config")
+        .arg(config_path(places))
+        .env(MARK, places.name());
     command.env("PATH", search_path(places, bin, options.shims.as_deref())?);
     if let Some(config) = &options.lazaret_config {
         command.env("LAZARET_CONFIG", config);

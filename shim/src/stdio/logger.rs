@@ -53,7 +53,11 @@ pub(super) struct Inputs {
 
 impl Logger {
     /// Starts it and waits until it is ready.
-    pub(super) async fn start(program: &Path, arguments: &[String], owner: Owner<'_>) -> Result<(Self, Inputs)> {
+    pub(super) async fn start(
+        program: &Path,
+        arguments: &[String],
+        owner: Owner<'_>,
+    ) -> Result<(Self, Inputs)> {
         let name = program.display().to_string();
         let cannot = || format!("cannot start the logging program {name}");
         let pipe = || pipe_with(PipeFlags::CLOEXEC).context(cannot);
@@ -92,14 +96,19 @@ impl Logger {
 
     /// Lets it read to the end. Whoever wrote to it has ended.
     pub(super) async fn end(mut self) {
-        let Some(mut ending) = self.ending.take() else { return };
+        let Some(mut ending) = self.ending.take() else {
+            return;
+        };
         for (patience, signal) in [(END, SIGTERM), (TERMINATION, SIGKILL)] {
             if tokio::time::timeout(patience, &mut ending).await.is_ok() {
                 return;
             }
             self.signal(signal);
         }
-        tracing::warn!(program = self.program, "a logging program did not end and was killed");
+        tracing::warn!(
+            program = self.program,
+            "a logging program did not end and was killed"
+        );
     }
 
     fn signal(&self, number: i32) {

@@ -16,7 +16,10 @@ pub(super) enum Target {
     /// To the end of one file.
     File(PathBuf),
     /// To a program, with these arguments.
-    Binary { program: PathBuf, arguments: Vec<String> },
+    Binary {
+        program: PathBuf,
+        arguments: Vec<String>,
+    },
 }
 
 impl Target {
@@ -27,7 +30,9 @@ impl Target {
         };
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = || match path.starts_with('/') {
-            true => Ok(PathBuf::from(percent_decode_str(path).decode_utf8_lossy().into_owned())),
+            true => Ok(PathBuf::from(
+                percent_decode_str(path).decode_utf8_lossy().into_owned(),
+            )),
             false => Err(Error::invalid_argument(format!(
                 "the path in {} is not absolute",
                 request.stdout
@@ -55,7 +60,10 @@ fn arguments(query: &str) -> Vec<String> {
             pairs.push((name.into_owned(), value.into_owned()));
         }
     }
-    pairs.into_iter().flat_map(|(name, value)| [name, value]).collect()
+    pairs
+        .into_iter()
+        .flat_map(|(name, value)| [name, value])
+        .collect()
 }
 
 #[cfg(test)]
@@ -74,7 +82,10 @@ mod tests {
     fn tells_fifos_files_and_programs() {
         assert_eq!(of("").unwrap(), Target::Fifos);
         assert_eq!(of("/run/fifo").unwrap(), Target::Fifos);
-        assert_eq!(of("file:///var/log/a%20b").unwrap(), Target::File("/var/log/a b".into()));
+        assert_eq!(
+            of("file:///var/log/a%20b").unwrap(),
+            Target::File("/var/log/a b".into())
+        );
         let binary = of("binary:///bin/logger?key=a%26b&flag&key=c").unwrap();
         let wanted = Target::Binary {
             program: "/bin/logger".into(),
@@ -85,7 +96,12 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_write_to() {
-        for bad in ["gopher:///x", "file://relative/log", "binary://", "fifo:///run/fifo"] {
+        for bad in [
+            "gopher:///x",
+            "file://relative/log",
+            "binary://",
+            "fifo:///run/fifo",
+        ] {
             assert!(of(bad).is_err(), "{bad}");
         }
     }

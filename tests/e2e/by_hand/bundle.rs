@@ -98,7 +98,11 @@ impl Spec {
         Ok(vec![Mount {
             type_: "overlay".into(),
             source: "overlay".into(),
-            options: vec![option("workdir", &work), option("upperdir", &upper), option("lowerdir", &lower)],
+            options: vec![
+                option("workdir", &work),
+                option("upperdir", &upper),
+                option("lowerdir", &lower),
+            ],
             ..Default::default()
         }])
     }
@@ -133,7 +137,9 @@ impl Spec {
             let (parent, key) = pointer.rsplit_once('/').context("a pointer begins with /")?;
             let parent = config.pointer_mut(parent).and_then(Value::as_object_mut);
             let key = key.replace("~1", "/");
-            parent.with_context(|| pointer.clone())?.insert(key, value.clone());
+            parent
+                .with_context(|| pointer.clone())?
+                .insert(key, value.clone());
         }
         Ok(config)
     }
@@ -141,7 +147,13 @@ impl Spec {
 
 /// A process as OCI has it.
 pub(crate) fn process(args: &[&str], terminal: bool) -> Value {
-    let capabilities = json!(["CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_SETUID", "CAP_SETGID"]);
+    let capabilities = json!([
+        "CAP_KILL",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_SETUID",
+        "CAP_SETGID"
+    ]);
     json!({
         "terminal": terminal,
         "user": {"uid": 0, "gid": 0},

@@ -93,7 +93,11 @@ impl Events {
                 }
                 "start" => {
                     let start = TaskStart::parse_from_bytes(&event.content.value)?;
-                    if start.pid > 0 { "start".to_owned() } else { "start of no pid".to_owned() }
+                    if start.pid > 0 {
+                        "start".to_owned()
+                    } else {
+                        "start of no pid".to_owned()
+                    }
                 }
                 topic => topic.to_owned(),
             })

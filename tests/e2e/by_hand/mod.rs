@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use containerd_shim_protos::api;
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::ttrpc::{self, Client};
@@ -52,8 +53,8 @@ pub(crate) type Answer<T> = std::result::Result<T, Refusal>;
 pub(crate) struct Start {
     /// The runtime options on its standard input.
     pub(crate) options: Option<Any>,
-    /// What containerd 2.3 would send instead.
-    pub(crate) bootstrap: Option<Vec<u8>>,
+    /// As containerd 2.3 does it, with a change to the message that it sends.
+    pub(crate) bootstrap: Option<fn(&mut BootstrapParams)>,
 }
 
 /// A running shim, and the pod that it serves.
@@ -63,7 +64,8 @@ pub(crate) struct Shim<'a> {
     runtime: &'a str,
     pub(crate) events: Events,
     client: Client,
-    version: i64,
+    /// Of the task service, as the shim told it.
+    pub(crate) version: i64,
     pub(crate) address: String,
     containers: Mutex<Vec<String>>,
     /// What it logs; nobody reads it, and it never gets so much that it would have to wait.
@@ -86,8 +88,11 @@ impl<'a> Shim<'a> {
         let bundle = spec.write(node)?;
         let events = Events::listen(&bundle)?;
         let log = log(&bundle)?;
-        let started = run(&mut command(world, node, runtime, spec.id(), &bundle, events.address())?, how)?;
-        let (address, version) = answer(&started)?;
+        let mut start = command(world, node, runtime, spec.id(), &bundle, events.address())?;
+        let (address, version) = match how.bootstrap {
+            Some(change) => bootstrap(&mut start, spec, node, &events, change)?,
+            None => answer(&run(&mut start, how.options.as_ref())?)?,
+        };
         let client = Client::connect(&address).context("connecting to the shim")?;
         Ok(Self {
             world,
@@ -107,7 +112,7 @@ impl<'a> Shim<'a> {
         let bundle = spec.write(self.node)?;
         let events = self.events.address();
         let mut join = command(self.world, self.node, self.runtime, spec.id(), &bundle, events)?;
-        Ok(answer(&run(&mut join, &Start::default())?)?.0)
+        Ok(answer(&run(&mut join, None)?)?.0)
     }
 
     /// Calls the task service.
@@ -167,11 +172,19 @@ impl<'a> Shim<'a> {
             exec_id: exec_id.to_owned(),
             ..Default::default()
         };
-        Ok(self.call::<api::StartResponse>("Start", &request)?.map(|started| started.pid))
+        Ok(self
+            .call::<api::StartResponse>("Start", &request)?
+            .map(|started| started.pid))
     }
 
     /// Adds an exec: the JSON of its process as it is.
-    pub(crate) fn exec_raw(&self, id: &str, exec_id: &str, process: &[u8], stdio: &Stdio) -> Result<Answer<()>> {
+    pub(crate) fn exec_raw(
+        &self,
+        id: &str,
+        exec_id: &str,
+        process: &[u8],
+        stdio: &Stdio,
+    ) -> Result<Answer<()>> {
         let request = api::ExecProcessRequest {
             id: id.to_owned(),
             exec_id: exec_id.to_owned(),
@@ -314,7 +327,11 @@ impl<'a> Shim<'a> {
         let events = self.events.address();
         let mut command = base(self.world, self.node, self.runtime, id, events)?;
         // containerd runs it from the folder above: the bundle is going.
-        command.arg("-bundle").arg(&bundle).arg("delete").current_dir(&bundle);
+        command
+            .arg("-bundle")
+            .arg(&bundle)
+            .arg("delete")
+            .current_dir(&bundle);
         command::run(&mut command)
     }
 }
@@ -365,7 +382,9 @@ pub(crate) fn expect<T>(answer: Answer<T>) -> Result<T> {
 
 /// The answer's code, `OK` for none.
 pub(crate) fn code<T>(answer: &Answer<T>) -> &str {
-    answer.as_ref().map_or_else(|refusal| refusal.code.as_str(), |_| "OK")
+    answer
+        .as_ref()
+        .map_or_else(|refusal| refusal.code.as_str(), |_| "OK")
 }
 
 /// Where a runtime's shim is.
@@ -409,15 +428,42 @@ fn command(
     Ok(start)
 }
 
-fn run(start: &mut Command, how: &Start) -> Result<Outcome> {
-    let input = match (&how.bootstrap, &how.options) {
-        (Some(bootstrap), _) => bootstrap.clone(),
-        (None, Some(options)) => options.write_to_bytes()?,
-        (None, None) => Vec::new(),
-    };
+fn run(start: &mut Command, options: Option<&Any>) -> Result<Outcome> {
+    let input = options.map(Message::write_to_bytes).transpose()?;
+    ended_well(start, input.unwrap_or_default())
+}
+
+fn ended_well(start: &mut Command, input: Vec<u8>) -> Result<Outcome> {
     let outcome = Running::start_with(start, input)?.wait(SOON)?;
     ensure!(outcome.code == 0, "{}", outcome.err());
     Ok(outcome)
+}
+
+/// The exchange of containerd 2.3 and later: messages both ways, and nothing in the environment.
+fn bootstrap(
+    start: &mut Command,
+    spec: &Spec,
+    node: &Node,
+    events: &Events,
+    change: fn(&mut BootstrapParams),
+) -> Result<(String, i64)> {
+    let places = node.scratch().places();
+    let mut params = BootstrapParams {
+        instance_id: spec.id().to_owned(),
+        namespace: places.name().to_owned(),
+        containerd_ttrpc_address: events.address().to_owned(),
+        containerd_grpc_address: places.run().join("containerd.sock").display().to_string(),
+        containerd_binary: "/bin/true".to_owned(),
+        ..Default::default()
+    };
+    change(&mut params);
+    for name in ["TTRPC_ADDRESS", "GRPC_ADDRESS", "MAX_SHIM_VERSION"] {
+        start.env_remove(name);
+    }
+    let outcome = ended_well(start, params.write_to_bytes()?)?;
+    let result = BootstrapResult::parse_from_bytes(&outcome.stdout)?;
+    ensure!(result.protocol == "ttrpc", "{result:?}");
+    Ok((result.address, i64::from(result.version)))
 }
 
 /// Address and version of the task service: a plain address, which means 2, or JSON with both.

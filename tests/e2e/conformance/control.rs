@@ -117,7 +117,9 @@ fn in_cgroup(side: &Side<'_>, id: &str) -> String {
     let read = |names: &[&str]| {
         let own = side.node.cgroups().into_iter().filter(|dir| dir.ends_with(id));
         let mut files = own.flat_map(|dir| names.iter().map(move |name| dir.join(name)));
-        files.find_map(|file| fs::read_to_string(file).ok()).unwrap_or_default()
+        files
+            .find_map(|file| fs::read_to_string(file).ok())
+            .unwrap_or_default()
     };
     let [memory, pids, cpu] = [
         read(&["memory.limit_in_bytes", "memory.max"]),
@@ -147,7 +149,10 @@ fn update_created(side: &Side<'_>) -> Result<String> {
 fn update_stopped(side: &Side<'_>) -> Result<String> {
     let (shim, id) = sleeping(side)?;
     shim.end(&id)?;
-    Ok(format!("refused {}", update_to(&shim, &id, &limits(64 * MIB, 77))?.is_err()))
+    Ok(format!(
+        "refused {}",
+        update_to(&shim, &id, &limits(64 * MIB, 77))?.is_err()
+    ))
 }
 
 fn update_broken(side: &Side<'_>) -> Result<String> {
@@ -167,7 +172,10 @@ fn statistics(side: &Side<'_>) -> Result<String> {
             ..Default::default()
         };
         let answer = shim.call::<StatsResponse>("Stats", &request)?;
-        let kind = answer.as_ref().map(|stats| stats.stats.type_url.clone()).unwrap_or_default();
+        let kind = answer
+            .as_ref()
+            .map(|stats| stats.stats.type_url.clone())
+            .unwrap_or_default();
         told.say(format!("{phase}: {} {kind}", code(&answer)));
         anyhow::Ok(())
     };
@@ -178,8 +186,10 @@ fn statistics(side: &Side<'_>) -> Result<String> {
 }
 
 fn out_of_memory(side: &Side<'_>) -> Result<String> {
-    let spec = Spec::sh(&side.id(), "tail /dev/zero; sleep 0.5; exit 7")
-        .set("/linux/resources/memory", json!({"limit": 24 * MIB, "swap": 24 * MIB}));
+    let spec = Spec::sh(&side.id(), "tail /dev/zero; sleep 0.5; exit 7").set(
+        "/linux/resources/memory",
+        json!({"limit": 24 * MIB, "swap": 24 * MIB}),
+    );
     let shim = side.started(&spec)?;
     let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
     expect(shim.delete(spec.id(), "")?)?;
@@ -200,19 +210,34 @@ fn checkpoint_of(shim: &Shim<'_>, side: &Side<'_>, id: &str) -> Result<Answer<()
 fn checkpoint(side: &Side<'_>) -> Result<String> {
     let (shim, id) = sleeping(side)?;
     let answer = checkpoint_of(&shim, side, &id)?;
-    let said = answer.as_ref().err().map(|refusal| refusal.message.to_lowercase()).unwrap_or_default();
+    let said = answer
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.message.to_lowercase())
+        .unwrap_or_default();
     let state = expect(shim.state(&id, "")?)?;
-    Ok(format!("{}, names criu {}, {:?}", code(&answer), said.contains("criu"), state.status()))
+    Ok(format!(
+        "{}, names criu {}, {:?}",
+        code(&answer),
+        said.contains("criu"),
+        state.status()
+    ))
 }
 
 fn checkpoint_refused(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/sleep", "600"]);
     let shim = side.created(&spec)?;
     let mut told = Told::new();
-    told.say(format!("created refused {}", checkpoint_of(&shim, side, spec.id())?.is_err()));
+    told.say(format!(
+        "created refused {}",
+        checkpoint_of(&shim, side, spec.id())?.is_err()
+    ));
     expect(shim.start_process(spec.id(), "")?)?;
     shim.end(spec.id())?;
-    told.say(format!("ended refused {}", checkpoint_of(&shim, side, spec.id())?.is_err()));
+    told.say(format!(
+        "ended refused {}",
+        checkpoint_of(&shim, side, spec.id())?.is_err()
+    ));
     told.done()
 }
 
@@ -221,7 +246,9 @@ fn restore(side: &Side<'_>) -> Result<String> {
     let image = side.streams();
     fs::create_dir_all(&image)?;
     let shim = side.shim(&spec)?;
-    let created = shim.create_as(&spec, &Stdio::null(), |request| request.checkpoint = image.display().to_string())?;
+    let created = shim.create_as(&spec, &Stdio::null(), |request| {
+        request.checkpoint = image.display().to_string()
+    })?;
     let mut told = Told::new();
     told.answer("create", &created);
     if created.is_ok() {
@@ -229,6 +256,7 @@ fn restore(side: &Side<'_>) -> Result<String> {
         told.answer("delete", &shim.delete(spec.id(), "")?);
     }
     let mounted = || !lazaret_tests::mounts::below(&bundle::path(side.node, spec.id())).is_empty();
-    wait::until_true("the rootfs to be unmounted", SOON, || !mounted()).context("after a restore that failed")?;
+    wait::until_true("the rootfs to be unmounted", SOON, || !mounted())
+        .context("after a restore that failed")?;
     told.done()
 }

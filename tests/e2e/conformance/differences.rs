@@ -30,7 +30,8 @@ const DIFFERENCES: &[(&str, &[&str], &str)] = &[
 /// Why a case differs under a release, if it is to.
 pub(super) fn reason(name: &str, series: &str) -> Option<&'static str> {
     let found = DIFFERENCES.iter().find(|(case, releases, _)| {
-        name.strip_prefix("conformance::") == Some(case) && (releases.is_empty() || releases.contains(&series))
+        name.strip_prefix("conformance::") == Some(case)
+            && (releases.is_empty() || releases.contains(&series))
     });
     found.map(|(_, _, why)| *why)
 }

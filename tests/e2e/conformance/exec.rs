@@ -20,7 +20,10 @@ pub(super) const CASES: &[Case] = &[
     Case::compared("conformance::exec::unknown_id", unknown),
     Case::compared("conformance::exec::before_init_was_started", before_start),
     Case::compared("conformance::exec::after_init_has_ended", after_exit),
-    Case::compared("conformance::exec::added_before_init_ended_started_after", started_after_exit),
+    Case::compared(
+        "conformance::exec::added_before_init_ended_started_after",
+        started_after_exit,
+    ),
     Case::compared("conformance::exec::start_twice", start_twice),
     Case::compared("conformance::exec::killed", killed),
     Case::compared("conformance::exec::kill_before_start", kill_before_start),
@@ -59,7 +62,11 @@ fn many(side: &Side<'_>) -> Result<String> {
         let run = |number: u32| {
             let id = id.clone();
             move || {
-                let exit = shim.exec_to_end(&id, &format!("e{number}"), &["/bin/sh", "-c", &format!("exit {number}")]);
+                let exit = shim.exec_to_end(
+                    &id,
+                    &format!("e{number}"),
+                    &["/bin/sh", "-c", &format!("exit {number}")],
+                );
                 exit.map(|exit| exit == number)
             }
         };
@@ -139,7 +146,10 @@ fn unknown(side: &Side<'_>) -> Result<String> {
     told.answer("wait", &shim.wait(&id, "none")?);
     told.answer("kill", &shim.kill(&id, "none", KILL, false)?);
     told.answer("resize", &shim.resize(&id, "none", (80, 24))?);
-    told.say(format!("close refused {}", shim.close_stdin(&id, "none")?.is_err()));
+    told.say(format!(
+        "close refused {}",
+        shim.close_stdin(&id, "none")?.is_err()
+    ));
     told.answer("delete", &shim.delete(&id, "none")?);
     told.done()
 }
@@ -152,7 +162,10 @@ fn before_start(side: &Side<'_>) -> Result<String> {
     told.answer("kill", &shim.kill(spec.id(), "e", KILL, false)?);
     expect(shim.start_process(spec.id(), "")?)?;
     told.answer("start, when init runs", &shim.start_process(spec.id(), "e")?);
-    told.say(format!("exit {}", expect(shim.wait(spec.id(), "e")?)?.exit_status));
+    told.say(format!(
+        "exit {}",
+        expect(shim.wait(spec.id(), "e")?)?.exit_status
+    ));
     told.done()
 }
 
@@ -180,7 +193,11 @@ fn start_twice(side: &Side<'_>) -> Result<String> {
     add(&shim, &id, "e", "sleep 600")?;
     expect(shim.start_process(&id, "e")?)?;
     let again = shim.start_process(&id, "e")?;
-    Ok(format!("{}, {:?}", code(&again), expect(shim.state(&id, "e")?)?.status()))
+    Ok(format!(
+        "{}, {:?}",
+        code(&again),
+        expect(shim.state(&id, "e")?)?.status()
+    ))
 }
 
 fn killed(side: &Side<'_>) -> Result<String> {
@@ -213,7 +230,11 @@ fn delete_running(side: &Side<'_>) -> Result<String> {
     add(&shim, &id, "e", "sleep 600")?;
     expect(shim.start_process(&id, "e")?)?;
     let deleted = shim.delete(&id, "e")?;
-    Ok(format!("{}, {:?}", code(&deleted), expect(shim.state(&id, "e")?)?.status()))
+    Ok(format!(
+        "{}, {:?}",
+        code(&deleted),
+        expect(shim.state(&id, "e")?)?.status()
+    ))
 }
 
 fn delete_created(side: &Side<'_>) -> Result<String> {
@@ -242,10 +263,18 @@ fn missing_program(side: &Side<'_>) -> Result<String> {
     let (shim, id) = sleeping(side)?;
     expect(shim.exec(&id, "e", &["/bin/nothing-there"], &Stdio::null())?)?;
     let started = shim.start_process(&id, "e")?;
-    let said = started.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
+    let said = started
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.message.clone())
+        .unwrap_or_default();
     let names = said.contains("nothing-there") && said.contains("no such file");
     let deleted = shim.delete(&id, "e")?;
-    Ok(format!("start {}, runc's words {names}, delete {}", code(&started), code(&deleted)))
+    Ok(format!(
+        "start {}, runc's words {names}, delete {}",
+        code(&started),
+        code(&deleted)
+    ))
 }
 
 fn bad_process(side: &Side<'_>) -> Result<String> {
@@ -285,7 +314,10 @@ fn settings(side: &Side<'_>) -> Result<String> {
     let out = out.collect()?;
     expect(shim.wait(&id, "e")?)?;
     expect(shim.delete(&id, "e")?)?;
-    Ok(crate::by_hand::text(out).split_whitespace().collect::<Vec<_>>().join(" "))
+    Ok(crate::by_hand::text(out)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" "))
 }
 
 fn paused(side: &Side<'_>) -> Result<String> {
@@ -294,12 +326,19 @@ fn paused(side: &Side<'_>) -> Result<String> {
     expect(shim.start_process(&id, "before")?)?;
     expect(shim.pause(&id)?)?;
     let mut told = Told::new();
-    told.say(format!("before: {:?}", expect(shim.state(&id, "before")?)?.status()));
+    told.say(format!(
+        "before: {:?}",
+        expect(shim.state(&id, "before")?)?.status()
+    ));
     told.answer("add", &shim.exec(&id, "e", &["/bin/true"], &Stdio::null())?);
     expect(shim.resume(&id)?)?;
     wait::until_true("the exec to run again", SOON, || {
-        shim.state(&id, "before").is_ok_and(|state| state.is_ok_and(|state| format!("{:?}", state.status()) == "RUNNING"))
+        shim.state(&id, "before")
+            .is_ok_and(|state| state.is_ok_and(|state| format!("{:?}", state.status()) == "RUNNING"))
     })?;
-    told.say(format!("afterwards exit {}", shim.exec_to_end(&id, "later", &["/bin/sh", "-c", "exit 4"])?));
+    told.say(format!(
+        "afterwards exit {}",
+        shim.exec_to_end(&id, "later", &["/bin/sh", "-c", "exit 4"])?
+    ));
     told.done()
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use containerd_shim_protos::api::{PidsRequest, PidsResponse};
-use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::shim::oci::ProcessDetails;
 use lazaret_tests::{mounts, procs, wait};
 use nix::unistd::Pid;
 
@@ -35,8 +35,14 @@ pub(super) const CASES: &[Case] = &[
     Case::compared("conformance::init::exit_right_after_start", short_lives),
     Case::compared("conformance::init::missing_program", missing_program),
     Case::compared("conformance::init::rootfs_that_cannot_be_mounted", bad_mount),
-    Case::compared("conformance::init::children_end_with_their_pid_namespace", private_pids),
-    Case::compared("conformance::init::children_in_the_hosts_pid_namespace", shared_pids),
+    Case::compared(
+        "conformance::init::children_end_with_their_pid_namespace",
+        private_pids,
+    ),
+    Case::compared(
+        "conformance::init::children_in_the_hosts_pid_namespace",
+        shared_pids,
+    ),
     Case::compared("conformance::init::kill_all_in_the_hosts_pid_namespace", kill_all),
     Case::compared("conformance::init::orphans_are_reaped", orphans),
     Case::compared("conformance::init::pids_and_who_started_them", pids),
@@ -74,23 +80,34 @@ fn signals(side: &Side<'_>) -> Result<String> {
     let mut told = Told::new();
     for (signal, script) in [
         (KILL, "sleep 600"),
-        (TERM, "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done"),
+        (
+            TERM,
+            "trap 'exit 5' TERM; touch /ready; while :; do sleep 0.05; done",
+        ),
         // Nobody handles it; only init of a pid namespace is safe from it.
         (REAL_TIME, "sleep 600"),
     ] {
         let id = side.id();
-        let spec = if signal == REAL_TIME { Spec::sh(&id, "exec sleep 600").shared_pids() } else { Spec::sh(&id, script) };
+        let spec = if signal == REAL_TIME {
+            Spec::sh(&id, "exec sleep 600").shared_pids()
+        } else {
+            Spec::sh(&id, script)
+        };
         let shim = side.started(&spec)?;
         if signal == TERM {
             wait::until_true("the trap to be set", SOON, || {
-                shim.exec_to_end(&id, &side.id(), &["/bin/test", "-e", "/ready"]).is_ok_and(|code| code == 0)
+                shim.exec_to_end(&id, &side.id(), &["/bin/test", "-e", "/ready"])
+                    .is_ok_and(|code| code == 0)
             })?;
         }
         if signal == REAL_TIME {
             executed(&shim, &id)?;
         }
         expect(shim.kill(&id, "", signal, false)?)?;
-        told.say(format!("signal {signal}: {}", expect(shim.wait(&id, "")?)?.exit_status));
+        told.say(format!(
+            "signal {signal}: {}",
+            expect(shim.wait(&id, "")?)?.exit_status
+        ));
     }
     told.done()
 }
@@ -113,7 +130,8 @@ fn exit_time(side: &Side<'_>) -> Result<String> {
     let told = expect(shim.wait(spec.id(), "")?)?.exited_at.unwrap_or_default();
     let state = expect(shim.state(spec.id(), "")?)?.exited_at.unwrap_or_default();
     let deleted = expect(shim.delete(spec.id(), "")?)?.exited_at.unwrap_or_default();
-    let told_at = SystemTime::UNIX_EPOCH + Duration::new(told.seconds.unsigned_abs(), told.nanos.unsigned_abs());
+    let told_at =
+        SystemTime::UNIX_EPOCH + Duration::new(told.seconds.unsigned_abs(), told.nanos.unsigned_abs());
     let near = killed_at <= told_at && told_at <= SystemTime::now();
     // Go's zero time is a date of the year 1: both mean that there is none.
     let none_before = before.into_option().is_none_or(|at| at.seconds <= 0);
@@ -173,7 +191,11 @@ fn create_twice(side: &Side<'_>) -> Result<String> {
     let shim = side.created(&spec)?;
     let again = shim.create(&spec, &Stdio::null())?;
     let state = expect(shim.state(spec.id(), "")?)?;
-    Ok(format!("refused {}, the first one is {:?}", again.is_err(), state.status()))
+    Ok(format!(
+        "refused {}, the first one is {:?}",
+        again.is_err(),
+        state.status()
+    ))
 }
 
 fn start_twice(side: &Side<'_>) -> Result<String> {
@@ -226,7 +248,10 @@ fn delete_created(side: &Side<'_>) -> Result<String> {
     let pid = expect(shim.state(spec.id(), "")?)?.pid;
     told.answer("delete", &shim.delete(spec.id(), "")?);
     told.answer("state", &shim.state(spec.id(), "")?);
-    told.say(format!("init lives {}", procs::alive(Pid::from_raw(pid.cast_signed()))));
+    told.say(format!(
+        "init lives {}",
+        procs::alive(Pid::from_raw(pid.cast_signed()))
+    ));
     told.done()
 }
 
@@ -266,7 +291,10 @@ fn kill_no_signal(side: &Side<'_>) -> Result<String> {
     let spec = sleeper(side);
     let shim = side.started(&spec)?;
     let refused = shim.kill(spec.id(), "", 1000, false)?.is_err();
-    Ok(format!("refused {refused}, {:?}", expect(shim.state(spec.id(), "")?)?.status()))
+    Ok(format!(
+        "refused {refused}, {:?}",
+        expect(shim.state(spec.id(), "")?)?.status()
+    ))
 }
 
 fn short_lives(side: &Side<'_>) -> Result<String> {
@@ -285,10 +313,17 @@ fn missing_program(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/nothing-there"]);
     let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::null())?;
-    let said = created.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
+    let said = created
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.message.clone())
+        .unwrap_or_default();
     let names = said.contains("nothing-there") && said.contains("no such file");
     let mounted = !mounts::below(&bundle::path(side.node, spec.id())).is_empty();
-    Ok(format!("create {}, runc's words {names}, still mounted {mounted}", code(&created)))
+    Ok(format!(
+        "create {}, runc's words {names}, still mounted {mounted}",
+        code(&created)
+    ))
 }
 
 fn bad_mount(side: &Side<'_>) -> Result<String> {
@@ -301,7 +336,11 @@ fn bad_mount(side: &Side<'_>) -> Result<String> {
     })?;
     let mounted = !mounts::below(&bundle::path(side.node, spec.id())).is_empty();
     let known = shim.state(spec.id(), "")?;
-    Ok(format!("refused {}, still mounted {mounted}, state {}", created.is_err(), code(&known)))
+    Ok(format!(
+        "refused {}, still mounted {mounted}, state {}",
+        created.is_err(),
+        code(&known)
+    ))
 }
 
 fn private_pids(side: &Side<'_>) -> Result<String> {
@@ -356,9 +395,14 @@ fn orphans(side: &Side<'_>) -> Result<String> {
     let spec = Spec::sh(&side.id(), &script).shared_pids();
     let shim = side.started(&spec)?;
     let pid = shim.pid()?;
-    let children = || procs::all().filter(|child| procs::parent(*child) == Some(pid)).count();
+    let children = || {
+        procs::all()
+            .filter(|child| procs::parent(*child) == Some(pid))
+            .count()
+    };
     wait::until_true("the orphans to be made", SOON, || {
-        shim.exec_to_end(spec.id(), &side.id(), &["/bin/test", "-e", "/done"]).is_ok_and(|code| code == 0)
+        shim.exec_to_end(spec.id(), &side.id(), &["/bin/test", "-e", "/done"])
+            .is_ok_and(|code| code == 0)
     })?;
     let zombies = || {
         procs::all()
@@ -387,7 +431,11 @@ fn pids(side: &Side<'_>) -> Result<String> {
     for process in &processes {
         let who = if process.pid == second { "exec" } else { "init" };
         let details = match process.info.as_ref() {
-            Some(info) => format!("{} {}", info.type_url, ProcessDetails::parse_from_bytes(&info.value)?.exec_id),
+            Some(info) => format!(
+                "{} {}",
+                info.type_url,
+                ProcessDetails::parse_from_bytes(&info.value)?.exec_id
+            ),
             None => "no details".to_owned(),
         };
         told.say(format!("{who}: {details}"));
@@ -395,4 +443,3 @@ fn pids(side: &Side<'_>) -> Result<String> {
     told.0.sort();
     told.done()
 }
-

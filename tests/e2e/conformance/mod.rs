@@ -56,7 +56,6 @@ impl<'a> Side<'a> {
         format!("{}-{}", self.prefix, self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
-
     /// A shim for a container that is not created yet.
     fn shim(&self, spec: &Spec) -> Result<Shim<'a>> {
         Shim::start(self.world, self.node, self.runtime, spec)
@@ -91,7 +90,11 @@ impl<'a> Side<'a> {
 }
 
 /// Tries a case on both sides and compares what they tell.
-pub(crate) fn compare(world: &World, name: &'static str, case: fn(&Side<'_>) -> Result<String>) -> Result<()> {
+pub(crate) fn compare(
+    world: &World,
+    name: &'static str,
+    case: fn(&Side<'_>) -> Result<String>,
+) -> Result<()> {
     let node = world.node()?;
     let try_on = |runtime, letter: &str| {
         let side = Side {
@@ -107,7 +110,9 @@ pub(crate) fn compare(world: &World, name: &'static str, case: fn(&Side<'_>) -> 
         let stock = scope.spawn(|| try_on(STOCK, "s"));
         (try_on(LAZARET, "l"), stock.join())
     });
-    let Ok(stock) = stock else { bail!("the stock runtime's half panicked") };
+    let Ok(stock) = stock else {
+        bail!("the stock runtime's half panicked")
+    };
     let (ours, stock) = match (ours, stock) {
         (Ok(ours), Ok(stock)) => (ours, stock),
         (Err(ours), Err(stock)) => bail!("{ours:#}\nand {stock:#}"),

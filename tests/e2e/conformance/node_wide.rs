@@ -1,6 +1,7 @@
 //! What takes a whole containerd: `ctr` and the daemon in between.
 
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,7 +30,9 @@ fn run(side: &Side<'_>, id: &str) -> Run {
 fn log_file(side: &Side<'_>) -> Result<String> {
     let log = side.streams().join("log");
     let id = side.id();
-    let script = run(side, &id).option("--log-uri", &format!("file://{}", log.display())).sh("echo logged; exit 4");
+    let script = run(side, &id)
+        .option("--log-uri", &format!("file://{}", log.display()))
+        .sh("echo logged; exit 4");
     let mut command = side.node.run_command(&script, &["--detach"]);
     lazaret_tests::command::check(&mut command)?;
     status_is(side, &id, "STOPPED")?;
@@ -39,7 +42,9 @@ fn log_file(side: &Side<'_>) -> Result<String> {
 
 fn status_is(side: &Side<'_>, id: &str, wanted: &str) -> Result<()> {
     wait::until_true(&format!("{id} to be {wanted}"), SOON, || {
-        side.node.task_status(id).is_ok_and(|status| status.as_deref() == Some(wanted))
+        side.node
+            .task_status(id)
+            .is_ok_and(|status| status.as_deref() == Some(wanted))
     })
 }
 
@@ -56,22 +61,37 @@ fn restart(side: &Side<'_>) -> Result<String> {
     let (first, second) = (init(&meanwhile)?, init(&later)?);
     let end = |init: nix::unistd::Pid| {
         fs::write(format!("/proc/{init}/root/end"), "")?;
-        wait::until_true("the container to end", SOON, || !lazaret_tests::procs::alive(init))
+        wait::until_true("the container to end", SOON, || {
+            !lazaret_tests::procs::alive(init)
+        })
     };
     let shim = node.shims_of(&later);
     node.containerd_mut().stop()?;
     end(first)?;
     node.containerd_mut().resume()?;
     let mut told = Told::new();
-    let status = |id: &str| node.task_status(id).map(|status| status.unwrap_or_else(|| "no task".to_owned()));
-    wait::until_true("the task to be known again", SOON, || status(&later).is_ok_and(|is| is == "RUNNING"))?;
+    let status = |id: &str| {
+        node.task_status(id)
+            .map(|status| status.unwrap_or_else(|| "no task".to_owned()))
+    };
+    wait::until_true("the task to be known again", SOON, || {
+        status(&later).is_ok_and(|is| is == "RUNNING")
+    })?;
     told.say(format!("the same shim {}", node.shims_of(&later) == shim));
     told.say(format!("what ended meanwhile: {}", status(&meanwhile)?));
-    told.say(format!("exec {}", node.exec(&later, &["/bin/sh", "-c", "exit 5"])?.code));
+    told.say(format!(
+        "exec {}",
+        node.exec(&later, &["/bin/sh", "-c", "exit 5"])?.code
+    ));
     end(second)?;
-    wait::until_true("the exit to be known", SOON, || status(&later).is_ok_and(|is| is == "STOPPED"))?;
+    wait::until_true("the exit to be known", SOON, || {
+        status(&later).is_ok_and(|is| is == "STOPPED")
+    })?;
     let deleted = node.ctr(&["task", "delete", &later])?;
-    told.say(format!("exit code kept {}", deleted.code == 6 || deleted.err().contains(" 6")));
+    told.say(format!(
+        "exit code kept {}",
+        deleted.code == 6 || deleted.err().contains(" 6")
+    ));
     told.done()
 }
 
@@ -88,28 +108,51 @@ fn shim_killed(side: &Side<'_>) -> Result<String> {
             && lazaret_tests::mounts::below(&node.containerd().bundle(&id)).is_empty()
     })?;
     let known = wait::until_true("the task to be forgotten", SOON, || {
-        node.task_status(&id).is_ok_and(|status| status.is_none_or(|status| status != "RUNNING"))
+        node.task_status(&id)
+            .is_ok_and(|status| status.is_none_or(|status| status != "RUNNING"))
     });
     node.ctr(&["task", "delete", &id])?;
     let again = node.ctr(&["container", "delete", &id])?;
-    Ok(format!("init dead, nothing mounted, task no longer running {}, container deleted {}", known.is_ok(), again.code == 0))
+    Ok(format!(
+        "init dead, nothing mounted, task no longer running {}, container deleted {}",
+        known.is_ok(),
+        again.code == 0
+    ))
 }
 
 fn user_namespace(side: &Side<'_>) -> Result<String> {
+    /// `ctr` makes one snapshot for all, and fails if another one does so just then.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let id = side.id();
     let script = "cat /proc/self/uid_map; id -u; stat -c %u /bin/busybox; touch /x && stat -c %u /x";
-    let run = run(side, &id).option("--uidmap", "0:100000:65536").option("--gidmap", "0:100000:65536").sh(script);
+    let run = run(side, &id)
+        .option("--uidmap", "0:100000:65536")
+        .option("--gidmap", "0:100000:65536")
+        .sh(script);
     let outcome = side.node.run(&run)?;
-    Ok(format!("exit {}, {}", outcome.code, outcome.out().split_whitespace().collect::<Vec<_>>().join(" ")))
+    Ok(format!(
+        "exit {}, {} {}",
+        outcome.code,
+        outcome.out().split_whitespace().collect::<Vec<_>>().join(" "),
+        outcome.err()
+    ))
 }
 
 fn host_network(side: &Side<'_>) -> Result<String> {
     let id = side.id();
-    let run = run(side, &id).sh("touch /x 2>&1 | grep -o 'Read-only file system'; readlink /proc/self/ns/net");
-    let mut command = side.node.run_command(&run, &["--rm", "--net-host", "--read-only"]);
+    let run =
+        run(side, &id).sh("touch /x 2>&1 | grep -o 'Read-only file system'; readlink /proc/self/ns/net");
+    let mut command = side
+        .node
+        .run_command(&run, &["--rm", "--net-host", "--read-only"]);
     let outcome = lazaret_tests::command::run(&mut command)?;
     let own = fs::read_link("/proc/self/ns/net")?.display().to_string();
-    Ok(format!("exit {}, {}", outcome.code, outcome.out().replace(&own, "the host's").replace('\n', ", ")))
+    Ok(format!(
+        "exit {}, {}",
+        outcome.code,
+        outcome.out().replace(&own, "the host's").replace('\n', ", ")
+    ))
 }
 
 fn checkpoint(side: &Side<'_>) -> Result<String> {

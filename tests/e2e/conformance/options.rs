@@ -49,7 +49,11 @@ fn telling_runc(side: &Side<'_>) -> Result<(String, PathBuf)> {
     fs::create_dir_all(&folder)?;
     let (program, log) = (folder.join("runc"), folder.join("calls"));
     let runc = packages::runc_bin()?.join("runc");
-    let script = format!("#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n", log.display(), runc.display());
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >>{}\nexec {} \"$@\"\n",
+        log.display(),
+        runc.display()
+    );
     fs::write(&program, script)?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     Ok((program.display().to_string(), log))
@@ -61,7 +65,9 @@ fn crun_program(side: &Side<'_>) -> Result<String> {
     fs::create_dir_all(&folder)?;
     let tree = packages::unpacked("crun")?;
     let library = packages::unpacked("libyajl2")?;
-    let libraries = fs::read_dir(library.join("usr/lib"))?.flatten().map(|entry| entry.path());
+    let libraries = fs::read_dir(library.join("usr/lib"))?
+        .flatten()
+        .map(|entry| entry.path());
     let path: Vec<_> = libraries.map(|path| path.display().to_string()).collect();
     let program = folder.join("crun");
     let script = format!(
@@ -88,12 +94,19 @@ fn crun(side: &Side<'_>) -> Result<String> {
     let created = shim.create_as(&spec, &stdio, |request| request.options = Some(options).into())?;
     if let Err(refusal) = &created {
         // crun of this machine's Debian does not run where version 2 has controllers beside 1.
-        return Ok(format!("create {}, {}", refusal.code, refusal.message.rsplit(": ").next().unwrap_or_default()));
+        return Ok(format!(
+            "create {}, {}",
+            refusal.code,
+            refusal.message.rsplit(": ").next().unwrap_or_default()
+        ));
     }
     expect(shim.start_process(spec.id(), "")?)?;
     let out = out.collect()?;
     let mut told = Told::new();
-    told.say(format!("exec {}", shim.exec_to_end(spec.id(), "e", &["/bin/sh", "-c", "exit 5"])?));
+    told.say(format!(
+        "exec {}",
+        shim.exec_to_end(spec.id(), "e", &["/bin/sh", "-c", "exit 5"])?
+    ));
     told.answer("pause", &shim.pause(spec.id())?);
     told.answer("resume", &shim.resume(spec.id())?);
     told.say(format!("exit {}", shim.end(spec.id())?));
@@ -109,9 +122,19 @@ fn missing_binary(side: &Side<'_>) -> Result<String> {
         binary_name: "/no/such/runtime".into(),
         ..Default::default()
     })?;
-    let created = shim.create_as(&spec, &Stdio::null(), |request| request.options = Some(options).into())?;
-    let said = created.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
-    Ok(format!("refused {}, names it {}", created.is_err(), said.contains("/no/such/runtime")))
+    let created = shim.create_as(&spec, &Stdio::null(), |request| {
+        request.options = Some(options).into()
+    })?;
+    let said = created
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.message.clone())
+        .unwrap_or_default();
+    Ok(format!(
+        "refused {}, names it {}",
+        created.is_err(),
+        said.contains("/no/such/runtime")
+    ))
 }
 
 fn root(side: &Side<'_>) -> Result<String> {
@@ -139,9 +162,14 @@ fn words_of_create(side: &Side<'_>, change: impl FnOnce(&mut oci::Options), word
     let spec = Spec::new(&side.id(), &["/bin/true"]);
     let shim = side.shim(&spec)?;
     let options = any(&options)?;
-    drop(shim.create_as(&spec, &Stdio::null(), |request| request.options = Some(options).into())?);
+    drop(shim.create_as(&spec, &Stdio::null(), |request| {
+        request.options = Some(options).into()
+    })?);
     let calls = fs::read_to_string(&calls).context("the runtime was not called")?;
-    let create = calls.lines().find(|line| line.contains(" create ")).unwrap_or_default();
+    let create = calls
+        .lines()
+        .find(|line| line.contains(" create "))
+        .unwrap_or_default();
     let has = create.split_whitespace().any(|it| it == word);
     Ok(format!("{word} {has}"))
 }
@@ -222,6 +250,11 @@ fn broken(side: &Side<'_>) -> Result<String> {
         })
         .into();
     })?;
-    let left = !lazaret_tests::mounts::below(Path::new(&crate::by_hand::bundle::path(side.node, spec.id()))).is_empty();
-    Ok(format!("refused {}, still mounted {left}, state {}", created.is_err(), code(&shim.state(spec.id(), "")?)))
+    let left = !lazaret_tests::mounts::below(Path::new(&crate::by_hand::bundle::path(side.node, spec.id())))
+        .is_empty();
+    Ok(format!(
+        "refused {}, still mounted {left}, state {}",
+        created.is_err(),
+        code(&shim.state(spec.id(), "")?)
+    ))
 }

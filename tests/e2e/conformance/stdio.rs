@@ -26,7 +26,10 @@ pub(super) const CASES: &[Case] = &[
     Case::compared("conformance::stdio::slow_reader_loses_nothing", slow_reader),
     Case::compared("conformance::stdio::reader_that_goes_and_comes_back", reader_gone),
     Case::compared("conformance::stdio::input_ends_when_it_is_closed", close_stdin),
-    Case::compared("conformance::stdio::input_of_an_exec_ends_when_it_is_closed", close_stdin_of_exec),
+    Case::compared(
+        "conformance::stdio::input_of_an_exec_ends_when_it_is_closed",
+        close_stdin_of_exec,
+    ),
     Case::compared("conformance::stdio::close_twice_and_without_input", close_twice),
     Case::compared("conformance::stdio::fifo_that_is_not_there", missing_fifo),
     Case::compared("conformance::stdio::pipes_belong_to_whom_the_options_say", owners),
@@ -35,8 +38,14 @@ pub(super) const CASES: &[Case] = &[
     Case::compared("conformance::stdio::file_logger_of_an_exec", file_of_exec),
     Case::compared("conformance::stdio::binary_logger", binary_logger),
     Case::compared("conformance::stdio::binary_logger_of_an_exec", binary_of_exec),
-    Case::compared("conformance::stdio::binary_logger_that_is_not_there", missing_logger),
-    Case::compared("conformance::stdio::binary_logger_gets_all_of_it", binary_gets_all),
+    Case::compared(
+        "conformance::stdio::binary_logger_that_is_not_there",
+        missing_logger,
+    ),
+    Case::compared(
+        "conformance::stdio::binary_logger_gets_all_of_it",
+        binary_gets_all,
+    ),
     Case::compared("conformance::stdio::unknown_scheme", unknown_scheme),
 ];
 
@@ -94,7 +103,10 @@ fn check_pattern(mut from: File, pause: impl Fn(usize) + Send + 'static) -> Join
             if length == 0 {
                 return Ok(total);
             }
-            let wanted = expected.get(total % PATTERN.len()..).unwrap_or_default().get(..length);
+            let wanted = expected
+                .get(total % PATTERN.len()..)
+                .unwrap_or_default()
+                .get(..length);
             ensure!(chunk.get(..length) == wanted, "changed after byte {total}");
             total += length;
             pause(total);
@@ -111,7 +123,10 @@ fn large(side: &Side<'_>) -> Result<String> {
     let reader = check_pattern(out.blocking()?, |_| {});
     let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
     let read = reader.join().ok().context("the reader panicked")??;
-    Ok(format!("exit {exit}, {} MiB as they were", read as f64 / MIB as f64))
+    Ok(format!(
+        "exit {exit}, {} MiB as they were",
+        read as f64 / MIB as f64
+    ))
 }
 
 fn slow_reader(side: &Side<'_>) -> Result<String> {
@@ -224,7 +239,10 @@ fn file_logger(side: &Side<'_>) -> Result<String> {
     let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
     expect(shim.delete(spec.id(), "")?)?;
     let mode = fs::metadata(&log)?.permissions().mode() & 0o777;
-    Ok(format!("exit {exit}, {:?}, mode {mode:o}", fs::read_to_string(&log)?))
+    Ok(format!(
+        "exit {exit}, {:?}, mode {mode:o}",
+        fs::read_to_string(&log)?
+    ))
 }
 
 fn file_appends(side: &Side<'_>) -> Result<String> {
@@ -297,7 +315,12 @@ fn binary_of_exec(side: &Side<'_>) -> Result<String> {
     let folder = side.streams();
     let spec = Spec::new(&side.id(), &["/bin/sleep", "600"]);
     let shim = side.started(&spec)?;
-    expect(shim.exec(spec.id(), "the-exec", &["/bin/sh", "-c", BOTH], &Stdio::logged(&logger(&folder)?))?)?;
+    expect(shim.exec(
+        spec.id(),
+        "the-exec",
+        &["/bin/sh", "-c", BOTH],
+        &Stdio::logged(&logger(&folder)?),
+    )?)?;
     expect(shim.start_process(spec.id(), "the-exec")?)?;
     expect(shim.wait(spec.id(), "the-exec")?)?;
     expect(shim.delete(spec.id(), "the-exec")?)?;
@@ -308,8 +331,16 @@ fn missing_logger(side: &Side<'_>) -> Result<String> {
     let spec = Spec::new(&side.id(), &["/bin/true"]);
     let shim = side.shim(&spec)?;
     let created = shim.create(&spec, &Stdio::logged("binary:///no/such/logger"))?;
-    let said = created.as_ref().err().map(|refusal| refusal.message.clone()).unwrap_or_default();
-    Ok(format!("create {}, names it {}", code(&created), said.contains("/no/such/logger")))
+    let said = created
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.message.clone())
+        .unwrap_or_default();
+    Ok(format!(
+        "create {}, names it {}",
+        code(&created),
+        said.contains("/no/such/logger")
+    ))
 }
 
 fn binary_gets_all(side: &Side<'_>) -> Result<String> {
@@ -321,7 +352,9 @@ fn binary_gets_all(side: &Side<'_>) -> Result<String> {
     expect(shim.delete(spec.id(), "")?)?;
     wait::until_true("the logger to end", SOON, || folder.join("log").exists())?;
     let size = fs::metadata(folder.join("log"))?.len();
-    Ok(format!("exit {exit}, {size} bytes, two lines of its own among them"))
+    Ok(format!(
+        "exit {exit}, {size} bytes, two lines of its own among them"
+    ))
 }
 
 fn unknown_scheme(side: &Side<'_>) -> Result<String> {

@@ -32,7 +32,13 @@ struct Row {
 
 static ROWS: Mutex<BTreeMap<&'static str, Vec<Row>>> = Mutex::new(BTreeMap::new());
 
-pub(super) fn add(name: &'static str, series: &'static str, stock: &str, ours: &str, why: Option<&'static str>) {
+pub(super) fn add(
+    name: &'static str,
+    series: &'static str,
+    stock: &str,
+    ours: &str,
+    why: Option<&'static str>,
+) {
     let row = Row {
         series,
         stock: stock.to_owned(),
@@ -58,11 +64,21 @@ pub(crate) fn publish() -> Result<()> {
     text.push_str("| case | containerd | runc-v2 | lazaret | |\n|---|---|---|---|---|\n");
     for name in names {
         for row in merged(rows.get(name).map(Vec::as_slice).unwrap_or_default()) {
-            let Row { series, stock, ours, why } = row.1;
+            let Row {
+                series,
+                stock,
+                ours,
+                why,
+            } = row.1;
             let verdict = why.map_or_else(|| "same".to_owned(), |why| format!("differs: {why}"));
             let (case, all) = (name.trim_start_matches("conformance::"), row.0);
             let all = if all.is_empty() { series.to_owned() } else { all };
-            writeln!(text, "| {case} | {all} | {} | {} | {verdict} |", cell(&stock), cell(&ours))?;
+            writeln!(
+                text,
+                "| {case} | {all} | {} | {} | {verdict} |",
+                cell(&stock),
+                cell(&ours)
+            )?;
         }
     }
     fs::write(FILE, text)?;
@@ -76,7 +92,8 @@ fn merged(rows: &[Row]) -> Vec<(String, Row)> {
     let mut ordered = rows.to_vec();
     ordered.sort_by_key(|row| row.series);
     for row in ordered {
-        let like = |it: &&mut (String, Row)| (&it.1.stock, &it.1.ours, it.1.why) == (&row.stock, &row.ours, row.why);
+        let like =
+            |it: &&mut (String, Row)| (&it.1.stock, &it.1.ours, it.1.why) == (&row.stock, &row.ours, row.why);
         match merged.iter_mut().find(like) {
             Some((series, _)) => {
                 series.push_str(", ");

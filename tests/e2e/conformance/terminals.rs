@@ -62,14 +62,23 @@ impl Screen {
 fn output(side: &Side<'_>) -> Result<String> {
     let stdio = Stdio::terminal(&side.streams())?;
     let out = stdio.open_stdout()?;
-    let spec = Spec::sh(&side.id(), "tty; test -t 2 && echo three; seq 20000; echo done; exit 6").terminal();
+    let spec = Spec::sh(
+        &side.id(),
+        "tty; test -t 2 && echo three; seq 20000; echo done; exit 6",
+    )
+    .terminal();
     let shim = side.started_with(&spec, &stdio)?;
     let out = out.collect()?;
     let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
     expect(shim.delete(spec.id(), "")?)?;
     let text = text(out);
     let lines: Vec<_> = text.lines().collect();
-    Ok(format!("exit {exit}, {} lines, from {:?} to {:?}", lines.len(), lines.first(), lines.last()))
+    Ok(format!(
+        "exit {exit}, {} lines, from {:?} to {:?}",
+        lines.len(),
+        lines.first(),
+        lines.last()
+    ))
 }
 
 fn size(side: &Side<'_>) -> Result<String> {
@@ -86,7 +95,10 @@ fn size(side: &Side<'_>) -> Result<String> {
     shim.end(spec.id())?;
     told.answer("after the exit", &shim.resize(spec.id(), "", (80, 24))?);
     expect(shim.delete(spec.id(), "")?)?;
-    told.say(format!("{:?}", screen.end().split_whitespace().collect::<Vec<_>>().join(" ")));
+    told.say(format!(
+        "{:?}",
+        screen.end().split_whitespace().collect::<Vec<_>>().join(" ")
+    ));
     told.done()
 }
 
@@ -100,8 +112,12 @@ fn keys(side: &Side<'_>) -> Result<String> {
     let mut keyboard = stdio.open_stdin()?;
     // A line typed before it reads is echoed by the terminal, which is chance.
     wait::until_true("echo to be off", SOON, || {
-        shim.exec_to_end(spec.id(), &side.id(), &["/bin/sh", "-c", "stty -a -F /dev/pts/0 | grep -q -- '-echo '"])
-            .is_ok_and(|code| code == 0)
+        shim.exec_to_end(
+            spec.id(),
+            &side.id(),
+            &["/bin/sh", "-c", "stty -a -F /dev/pts/0 | grep -q -- '-echo '"],
+        )
+        .is_ok_and(|code| code == 0)
     })?;
     keyboard.write("typed\r")?;
     screen.wait_shown("got typed")?;
@@ -109,7 +125,10 @@ fn keys(side: &Side<'_>) -> Result<String> {
     screen.wait_shown("stopped")?;
     let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
     expect(shim.delete(spec.id(), "")?)?;
-    Ok(format!("exit {exit}, {:?}", screen.end().split_whitespace().collect::<Vec<_>>().join(" ")))
+    Ok(format!(
+        "exit {exit}, {:?}",
+        screen.end().split_whitespace().collect::<Vec<_>>().join(" ")
+    ))
 }
 
 fn of_exec(side: &Side<'_>) -> Result<String> {
@@ -117,7 +136,12 @@ fn of_exec(side: &Side<'_>) -> Result<String> {
     let shim = side.started(&spec)?;
     let stdio = Stdio::terminal(&side.streams())?;
     let out = stdio.open_stdout()?;
-    expect(shim.exec(spec.id(), "e", &["/bin/sh", "-c", "tty; read word; stty size; exit 8"], &stdio)?)?;
+    expect(shim.exec(
+        spec.id(),
+        "e",
+        &["/bin/sh", "-c", "tty; read word; stty size; exit 8"],
+        &stdio,
+    )?)?;
     expect(shim.start_process(spec.id(), "e")?)?;
     let screen = Screen::on(out.blocking()?);
     screen.wait_shown("/dev/pts/0")?;
@@ -125,7 +149,10 @@ fn of_exec(side: &Side<'_>) -> Result<String> {
     stdio.open_stdin()?.write("go\r")?;
     let exit = expect(shim.wait(spec.id(), "e")?)?.exit_status;
     expect(shim.delete(spec.id(), "e")?)?;
-    Ok(format!("exit {exit}, {:?}", screen.end().split_whitespace().collect::<Vec<_>>().join(" ")))
+    Ok(format!(
+        "exit {exit}, {:?}",
+        screen.end().split_whitespace().collect::<Vec<_>>().join(" ")
+    ))
 }
 
 fn hang_up(side: &Side<'_>) -> Result<String> {
@@ -137,7 +164,11 @@ fn hang_up(side: &Side<'_>) -> Result<String> {
     screen.wait_shown("up")?;
     let exit = shim.end(spec.id())?;
     let deleted = shim.delete(spec.id(), "")?;
-    Ok(format!("exit {exit}, delete {}, the client sees the end of {:?}", code(&deleted), screen.end().trim()))
+    Ok(format!(
+        "exit {exit}, delete {}, the client sees the end of {:?}",
+        code(&deleted),
+        screen.end().trim()
+    ))
 }
 
 fn no_terminal(side: &Side<'_>) -> Result<String> {
@@ -149,7 +180,11 @@ fn no_terminal(side: &Side<'_>) -> Result<String> {
 fn taken_up(side: &Side<'_>) -> Result<String> {
     let stdio = Stdio::terminal(&side.streams())?;
     let out = stdio.open_stdout()?;
-    let spec = Spec::sh(&side.id(), "stty -echo; echo up; while read word; do echo got $word; done").terminal();
+    let spec = Spec::sh(
+        &side.id(),
+        "stty -echo; echo up; while read word; do echo got $word; done",
+    )
+    .terminal();
     let shim = side.started_with(&spec, &stdio)?;
     let mut first = out.blocking()?;
     let mut keyboard = stdio.open_stdin()?;

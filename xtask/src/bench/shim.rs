@@ -74,10 +74,20 @@ fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
     };
 
     let start = |runtime| timed(&node, runtime, "/bin/true", IMAGE);
-    add("ctr run --rm /bin/true".into(), "ms", in_turn("starts", args.n, WARM_UP, start)?, SAME_TIME);
+    add(
+        "ctr run --rm /bin/true".into(),
+        "ms",
+        in_turn("starts", args.n, WARM_UP, start)?,
+        SAME_TIME,
+    );
     let execs = Execs::prepare(&node)?;
     let exec = |runtime| execs.timed(&node, runtime);
-    add("ctr task exec /bin/true".into(), "ms", in_turn("execs", args.n, WARM_UP, exec)?, SAME_TIME);
+    add(
+        "ctr task exec /bin/true".into(),
+        "ms",
+        in_turn("execs", args.n, WARM_UP, exec)?,
+        SAME_TIME,
+    );
     execs.end(&node)?;
     let crowd = |image: &'static str, script: &'static str| {
         let node = &node;
@@ -86,7 +96,12 @@ fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
     let name = format!("{MANY} containers by {CLIENTS} clients");
     let both = in_turn("crowds", args.crowds, 1, crowd(IMAGE, "/bin/true"))?;
     add(name.clone(), "ms", both, SAME_TIME);
-    let both = in_turn("crowds that open files", args.crowds, 1, crowd(LARGE_IMAGE, OPEN_ALL))?;
+    let both = in_turn(
+        "crowds that open files",
+        args.crowds,
+        1,
+        crowd(LARGE_IMAGE, OPEN_ALL),
+    )?;
     add(format!("{name}, {FILES} files each"), "ms", both, SAME_TIME);
     for size in [1, PODFUL] {
         let mut weights = Weights::default();
@@ -97,8 +112,18 @@ fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
         add(format!("PSS of a shim, pod of {size}"), "KiB", pss, A_THIRD);
         add(format!("RSS of a shim, pod of {size}"), "KiB", rss, A_THIRD);
     }
-    add(format!("wake-ups of an idle shim in {} s", IDLE.as_secs()), "", idle(&node)?, NONE);
-    add("size of the program".into(), "KiB", sizes(binaries, release)?, A_THIRD);
+    add(
+        format!("wake-ups of an idle shim in {} s", IDLE.as_secs()),
+        "",
+        idle(&node)?,
+        NONE,
+    );
+    add(
+        "size of the program".into(),
+        "KiB",
+        sizes(binaries, release)?,
+        A_THIRD,
+    );
 
     nothing_unguarded(&node)?;
     let software = Software::from([("containerd", node.containerd().version()?)]);
@@ -147,7 +172,11 @@ fn in_turn(
 /// One container from start to end, in milliseconds.
 fn timed(node: &Node, runtime: &str, script: &str, image: &str) -> Result<f64> {
     let run = Run::new(&node.id("start"), image).runtime(runtime);
-    let run = if script.contains(' ') { run.sh(script) } else { run.args(&[script]) };
+    let run = if script.contains(' ') {
+        run.sh(script)
+    } else {
+        run.args(&[script])
+    };
     time(&mut node.run_command(&run, &["--rm"])).with_context(|| runtime.to_owned())
 }
 
@@ -156,7 +185,11 @@ fn time(command: &mut Command) -> Result<f64> {
     let started = Instant::now();
     let output = command.output()?;
     let took = started.elapsed();
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(took.as_secs_f64() * 1000.0)
 }
 
@@ -170,7 +203,11 @@ impl Execs {
     fn prepare(node: &Node) -> Result<Self> {
         let sleeper = |runtime| {
             let id = node.id("exec");
-            node.detach(&Run::new(&id, IMAGE).runtime(runtime).args(&["/bin/sleep", "3600"]))?;
+            node.detach(
+                &Run::new(&id, IMAGE)
+                    .runtime(runtime)
+                    .args(&["/bin/sleep", "3600"]),
+            )?;
             anyhow::Ok(id)
         };
         Ok(Self {
@@ -180,7 +217,11 @@ impl Execs {
     }
 
     fn timed(&self, node: &Node, runtime: &str) -> Result<f64> {
-        let id = if runtime == LAZARET { &self.ours } else { &self.peer };
+        let id = if runtime == LAZARET {
+            &self.ours
+        } else {
+            &self.peer
+        };
         time(&mut node.exec_command(&node.id("e"), id, &["/bin/true"]))
     }
 
@@ -202,7 +243,9 @@ fn crowd(node: &Node, runtime: &str, image: &str, script: &str) -> Result<f64> {
     let started = Instant::now();
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
-        let mut ended = clients.into_iter().map(|it| it.join().ok().context("a client panicked")?);
+        let mut ended = clients
+            .into_iter()
+            .map(|it| it.join().ok().context("a client panicked")?);
         ended.try_for_each(|ended| ended)
     })?;
     Ok(started.elapsed().as_secs_f64() * 1000.0)
@@ -227,7 +270,12 @@ impl Weights {
             };
             let (pss, rss) = (weigh(procs::pss_kib)?, weigh(procs::rss_kib)?);
             let of = |both: &mut (Vec<f64>, Vec<f64>), value| {
-                if runtime == LAZARET { &mut both.0 } else { &mut both.1 }.push(value);
+                if runtime == LAZARET {
+                    &mut both.0
+                } else {
+                    &mut both.1
+                }
+                .push(value);
             };
             of(&mut self.pss, pss);
             of(&mut self.rss, rss);
@@ -256,7 +304,10 @@ impl<'a> Pod<'a> {
             node.detach(&run.option("--annotation", &format!("io.containerd.runc.v2.group={group}")))?;
         }
         let pod = Self { node, ids };
-        ensure!(pod.shims().len() == 1, "{runtime}: {size} containers and not one shim");
+        ensure!(
+            pod.shims().len() == 1,
+            "{runtime}: {size} containers and not one shim"
+        );
         Ok(pod)
     }
 
@@ -269,7 +320,9 @@ impl<'a> Pod<'a> {
         for id in &self.ids {
             self.node.remove(id)?;
         }
-        wait::until_true("the pod's shim to end", SOON, || !shims.iter().any(|pid| procs::alive(*pid)))
+        wait::until_true("the pod's shim to end", SOON, || {
+            !shims.iter().any(|pid| procs::alive(*pid))
+        })
     }
 }
 
@@ -298,7 +351,9 @@ fn wake_ups(pid: Pid) -> Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
         let status = fs::read_to_string(thread.path().join("status"))?;
-        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         sum += count.context("no count of switches")?.trim().parse::<u64>()?;
     }
     Ok(sum)
@@ -317,7 +372,9 @@ fn sizes(binaries: &Binaries, release: Release) -> Result<(Summary, Summary)> {
 /// A measurement of containers that nobody guarded would be worth nothing.
 fn nothing_unguarded(node: &Node) -> Result<()> {
     let incidents = node.daemon()?.incidents()?;
-    let gap = incidents.iter().find(|incident| incident.text("/kind").contains("gap"));
+    let gap = incidents
+        .iter()
+        .find(|incident| incident.text("/kind").contains("gap"));
     ensure!(gap.is_none(), "containers ran unguarded: {gap:?}");
     let log = node.containerd().log();
     ensure!(!log.contains("UNGUARDED"), "containers ran unguarded");
