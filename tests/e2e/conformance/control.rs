@@ -247,7 +247,7 @@ fn restore(side: &Side<'_>) -> Result<String> {
     fs::create_dir_all(&image)?;
     let shim = side.shim(&spec)?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| {
-        request.checkpoint = image.display().to_string()
+        request.checkpoint = image.display().to_string();
     })?;
     let mut told = Told::new();
     told.answer("create", &created);

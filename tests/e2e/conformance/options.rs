@@ -123,7 +123,7 @@ fn missing_binary(side: &Side<'_>) -> Result<String> {
         ..Default::default()
     })?;
     let created = shim.create_as(&spec, &Stdio::null(), |request| {
-        request.options = Some(options).into()
+        request.options = Some(options).into();
     })?;
     let said = created
         .as_ref()
@@ -163,7 +163,7 @@ fn words_of_create(side: &Side<'_>, change: impl FnOnce(&mut oci::Options), word
     let shim = side.shim(&spec)?;
     let options = any(&options)?;
     drop(shim.create_as(&spec, &Stdio::null(), |request| {
-        request.options = Some(options).into()
+        request.options = Some(options).into();
     })?);
     let calls = fs::read_to_string(&calls).context("the runtime was not called")?;
     let create = calls
