@@ -6,11 +6,13 @@
 //! `containerd.linux.runc.CreateOptions`, to any runtime whose name does not begin like
 //! that of runc's.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, UnknownValueRef};
 use containerd_shim_protos::shim::oci;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,9 @@ const MAX_BODY: usize = 64 << 10;
 
 /// Where the `delete` action finds them again.
 const FILE: &str = "options.json";
+
+/// `criu_path` in the options of containerd 1.x; 2.0 took it away.
+const CRIU_PATH: u32 = 8;
 
 /// What is called when they name nothing else.
 const DEFAULT_BINARY: &str = "runc";
@@ -54,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) shim_cgroup: String,
     /// Where criu works and logs; empty for the bundle.
     pub(crate) criu_work_path: String,
+    /// The folder of the criu to use; empty for the one in `PATH`.
+    pub(crate) criu_folder: String,
 }
 
 /// `runtimeoptions.v1.Options`; its first field names what the rest is for.
@@ -155,6 +162,7 @@ impl Options {
             io_gid: table.io_gid,
             shim_cgroup: table.shim_cgroup,
             criu_work_path: table.criu_work_path,
+            criu_folder: String::new(),
         })
     }
 
@@ -195,6 +203,7 @@ impl Options {
                 )));
             }
         }
+        let criu_folder = criu_folder(&sent)?;
         Ok(Self {
             binary: sent.binary_name,
             root: sent.root,
@@ -204,6 +213,7 @@ impl Options {
             io_uid: sent.io_uid,
             io_gid: sent.io_gid,
             shim_cgroup: sent.shim_cgroup,
+            criu_folder,
             criu_work_path: sent.criu_work_path,
         })
     }
@@ -242,6 +252,23 @@ impl Options {
     }
 }
 
+/// Newer runtimes take whatever is called `criu` in their `PATH`, and no other name.
+fn criu_folder(sent: &oci::Options) -> Result<String> {
+    let Some(UnknownValueRef::LengthDelimited(path)) = sent.special_fields.unknown_fields().get(CRIU_PATH)
+    else {
+        return Ok(String::new());
+    };
+    let path = Path::new(OsStr::from_bytes(path));
+    let folder = path.parent().and_then(Path::to_str);
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) if path.is_absolute() && name == "criu" => Ok(folder.to_owned()),
+        _ if path.as_os_str().is_empty() => Ok(String::new()),
+        _ => Err(Error::invalid_argument(format!(
+            "the runtime option CriuPath is {path:?}; it must be the absolute path of a program called criu"
+        ))),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -275,6 +302,19 @@ mod tests {
     fn nothing_means_the_defaults() {
         assert_eq!(Options::from_any(None).unwrap(), Options::default());
         assert_eq!(Options::from_any(Some(&Any::new())).unwrap(), Options::default());
+    }
+
+    #[test]
+    fn finds_the_criu_of_containerd_1() {
+        let with = |path: &str| {
+            let mut message = oci::Options::new();
+            let fields = message.special_fields.mut_unknown_fields();
+            fields.add_length_delimited(CRIU_PATH, path.as_bytes().to_vec());
+            Options::from_any(Some(&any(RUNC, &message)))
+        };
+        assert_eq!(with("/opt/bin/criu").unwrap().criu_folder, "/opt/bin");
+        assert_eq!(with("").unwrap().criu_folder, "");
+        assert!(with("/opt/bin/criu-4").is_err() && with("criu").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! crate would read their JSON into types of its own and drop what those lack. So are
 //! `checkpoint` and `restore`, which it does not have.
 
+use std::env;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -201,7 +202,7 @@ impl Runtime {
     /// Writes the processes of the container to the folder `image`, by criu.
     pub(crate) async fn checkpoint(&self, image: &Path, options: &CheckpointOptions) -> Result<()> {
         let (work, is_ours) = self.criu_work(&options.work_path);
-        let mut command = self.command("checkpoint");
+        let mut command = self.criu_command("checkpoint")?;
         command
             .arg("--image-path")
             .arg(image)
@@ -238,7 +239,7 @@ impl Runtime {
     pub(crate) async fn restore(&self, image: &Path, io: &ChildEnds) -> Result<Pid> {
         let pid_file = self.bundle.join(INIT_PID);
         let (work, _) = self.criu_work("");
-        let mut command = self.command("restore");
+        let mut command = self.criu_command("restore")?;
         command
             .arg("--image-path")
             .arg(image)
@@ -262,6 +263,18 @@ impl Runtime {
             .context(|| "cannot connect the standard streams")?;
         self.call("restore", self.run(command)).await?;
         read_pid(&pid_file)
+    }
+
+    /// A call that needs criu: the one that the options name, if they do.
+    fn criu_command(&self, action: &str) -> Result<Command> {
+        let mut command = self.command(action);
+        if !self.options.criu_folder.is_empty() {
+            let rest = env::var_os("PATH").unwrap_or_default();
+            let folder = PathBuf::from(&self.options.criu_folder);
+            let path = env::join_paths([folder].into_iter().chain(env::split_paths(&rest)));
+            command.env("PATH", path.context(|| "the runtime option CriuPath")?);
+        }
+        Ok(command)
     }
 
     /// Where criu works, and whether that is ours to remove.

@@ -21,6 +21,11 @@ const DIFFERENCES: &[(&str, &[&str], &str)] = &[
         "runc-v2 tells -1 as a pid, by an unsigned number; lazaret tells 0 for none",
     ),
     (
+        "options::criu_path",
+        &["1.7", "2.1"],
+        "runc-v2 ignores the option since 1.7",
+    ),
+    (
         "stdio::only_standard_error",
         &[],
         "runc-v2 refuses a process that has a standard error and no standard output; lazaret runs it",

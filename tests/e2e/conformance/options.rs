@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use containerd_shim_protos::api::{CheckpointTaskRequest, Empty};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::oci;
@@ -23,6 +24,7 @@ pub(super) const CASES: &[Case] = &[
     Case::compared("conformance::options::no_new_keyring", no_keyring),
     Case::compared("conformance::options::systemd_cgroup", systemd),
     Case::compared("conformance::options::shim_cgroup", shim_cgroup),
+    Case::compared("conformance::options::criu_path", criu_path),
     Case::compared("conformance::options::unknown_type", unknown_type),
     Case::compared("conformance::options::broken", broken),
 ];
@@ -223,6 +225,35 @@ fn make_cgroup(hierarchy: &Path, path: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A field of containerd 1.x, whose number 2.0 has retired.
+fn criu_path(side: &Side<'_>) -> Result<String> {
+    const CRIU_PATH: u32 = 8;
+    let folder = side.streams();
+    fs::create_dir_all(&folder)?;
+    let (program, called) = (folder.join("criu"), folder.join("called"));
+    fs::write(
+        &program,
+        format!("#!/bin/sh\necho called >{}\nexit 1\n", called.display()),
+    )?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let mut options = oci::Options::new();
+    let fields = options.special_fields.mut_unknown_fields();
+    fields.add_length_delimited(CRIU_PATH, program.display().to_string().into_bytes());
+    let spec = Spec::new(&side.id(), &["/bin/sleep", "600"]);
+    let shim = created(side, &spec, &Stdio::null(), &options)?;
+    expect(shim.start_process(spec.id(), "")?)?;
+    let request = CheckpointTaskRequest {
+        id: spec.id().to_owned(),
+        path: folder.join("image").display().to_string(),
+        ..Default::default()
+    };
+    let refused = shim.call::<Empty>("Checkpoint", &request)?.is_err();
+    Ok(format!(
+        "refused {refused}, this criu was called {}",
+        called.exists()
+    ))
 }
 
 fn unknown_type(side: &Side<'_>) -> Result<String> {
