@@ -4,15 +4,16 @@ mod create;
 mod exec;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::Status;
 use containerd_shim_protos::events::task::{
-    TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    TaskCheckpointed, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::shim::oci::CheckpointOptions;
 use lazaret_config::Config;
 use lazaret_guard::Guard;
 
@@ -27,6 +28,7 @@ use crate::reaper::{Ending, Exit, Reaper};
 use crate::runtime::Runtime;
 use crate::sync::lock;
 
+use create::Checkpointed;
 pub(crate) use exec::Exec;
 
 /// How long a container that is deleted before it was started may take to die.
@@ -53,8 +55,10 @@ pub(crate) struct Container {
     options: Options,
     runtime: Runtime,
     rootfs: Rootfs,
-    /// None if it could not be found, which is logged.
-    cgroup: Option<Cgroup>,
+    /// Set when its init is restored rather than started.
+    checkpointed: Option<Checkpointed>,
+    /// Empty if it could not be found, which is logged, and before there is an init.
+    cgroup: OnceLock<Cgroup>,
     /// Its processes outlive its init.
     shares_pids: bool,
     state: Mutex<State>,
@@ -83,10 +87,13 @@ enum Freezer {
 
 impl Container {
     /// Lets init run.
-    pub(crate) async fn start(&self) -> Result<u32> {
+    pub(crate) async fn start(self: &Arc<Self>) -> Result<u32> {
         self.refuse_if_dead(&lock(&self.state))?;
         self.init.begin_start(&self.name())?;
-        let started = self.runtime.start().await;
+        let started = match &self.checkpointed {
+            Some(checkpointed) => self.restore(checkpointed).await,
+            None => self.runtime.start().await,
+        };
         let pid = self.init.pid_number();
         if started.is_ok() {
             let event = TaskStart {
@@ -118,13 +125,32 @@ impl Container {
     /// What the container uses now.
     pub(crate) async fn stats(&self) -> Result<Any> {
         let gone = || Error::not_found(format!("{} has no cgroup (any more)", self.name()));
-        let cgroup = self.cgroup.clone().ok_or_else(gone)?;
+        let cgroup = self.cgroup.get().cloned().ok_or_else(gone)?;
         // The kernel may have to add up the counters of many processors first.
         let stats = tokio::task::spawn_blocking(move || cgroup.exists().then(|| cgroup.metrics()));
         let stats = stats.await.context(|| "reading statistics was interrupted")?;
         stats
             .ok_or_else(gone)?
             .context(|| format!("cannot tell the statistics of {}", self.name()))
+    }
+
+    /// Writes the container's processes to disk, from which they can be restored; by what `options`
+    /// says they end then.
+    pub(crate) async fn checkpoint(&self, image: &Path, options: &CheckpointOptions) -> Result<()> {
+        self.refuse_if_dead(&lock(&self.state))?;
+        if self.init.phase() != Phase::Running {
+            return Err(Error::failed_precondition(format!(
+                "{} does not run",
+                self.name()
+            )));
+        }
+        self.runtime.checkpoint(image, options).await?;
+        self.shared.events.publish(&TaskCheckpointed {
+            container_id: self.id.clone(),
+            checkpoint: image.to_string_lossy().into_owned(),
+            ..Default::default()
+        });
+        Ok(())
     }
 
     /// Freezes all processes of the container.
@@ -205,6 +231,11 @@ impl Container {
                 self.remove_stopped().await?;
                 exit
             }
+            // To be restored, and it never was.
+            _ if self.init.pid().is_none() => Exit {
+                status: 0,
+                at: SystemTime::now(),
+            },
             // Created and never started.
             _ => {
                 self.runtime.delete(true).await?;

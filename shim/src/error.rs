@@ -51,8 +51,15 @@ impl Error {
         Self::new(Code::UNAVAILABLE, message)
     }
 
+    /// What has no code of its own, with which containerd's own shim answers as well.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
-        Self::new(Code::INTERNAL, message)
+        Self::new(Code::UNKNOWN, message)
+    }
+
+    /// The same, with more to say.
+    pub(crate) fn and(mut self, more: impl Display) -> Self {
+        self.message = format!("{}; {more}", self.message);
+        self
     }
 
     pub(crate) fn is_not_found(&self) -> bool {

@@ -2,13 +2,17 @@
 //!
 //! containerd's clients send those of runc, `containerd.runc.v1.Options`. For CRI they
 //! are runc's alone: to any other runtime it sends the table `options` of its
-//! configuration as text, or, if it is 1.6, nothing.
+//! configuration as text, or, if it is 1.6, nothing. Clients of 1.x send their older form,
+//! `containerd.linux.runc.CreateOptions`, to any runtime whose name does not begin like
+//! that of runc's.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{Message, UnknownValueRef};
 use containerd_shim_protos::shim::oci;
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +22,16 @@ use crate::error::{Context, Error, Result};
 /// The messages that are known, by their full names.
 const RUNC: &str = "containerd.runc.v1.Options";
 const GENERIC: &str = "runtimeoptions.v1.Options";
+const OLD: &str = "containerd.linux.runc.CreateOptions";
 
 /// A longer table is no table of options.
 const MAX_BODY: usize = 64 << 10;
 
 /// Where the `delete` action finds them again.
 const FILE: &str = "options.json";
+
+/// `criu_path` in the options of containerd 1.x; 2.0 took it away.
+const CRIU_PATH: u32 = 8;
 
 /// What is called when they name nothing else.
 const DEFAULT_BINARY: &str = "runc";
@@ -49,6 +57,10 @@ pub(crate) struct Options {
     pub(crate) io_gid: u32,
     /// The cgroup of the shim itself.
     pub(crate) shim_cgroup: String,
+    /// Where criu works and logs; empty for the bundle.
+    pub(crate) criu_work_path: String,
+    /// The folder of the criu to use; empty for the one in `PATH`.
+    pub(crate) criu_folder: String,
 }
 
 /// `runtimeoptions.v1.Options`; its first field names what the rest is for.
@@ -59,6 +71,23 @@ struct Generic {
     /// The TOML of containerd's table `options`.
     #[prost(bytes = "vec", tag = "3")]
     config_body: Vec<u8>,
+}
+
+/// `containerd.linux.runc.CreateOptions`: what of it is not for checkpoints.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Old {
+    #[prost(bool, tag = "1")]
+    no_pivot_root: bool,
+    #[prost(bool, tag = "8")]
+    no_new_keyring: bool,
+    #[prost(string, tag = "9")]
+    shim_cgroup: String,
+    #[prost(uint32, tag = "10")]
+    io_uid: u32,
+    #[prost(uint32, tag = "11")]
+    io_gid: u32,
+    #[prost(string, tag = "12")]
+    criu_work_path: String,
 }
 
 /// The table, with the names that it has for runc. An unknown one is a mistake, or
@@ -74,13 +103,14 @@ struct Table {
     io_uid: u32,
     io_gid: u32,
     shim_cgroup: String,
+    criu_work_path: String,
 }
 
 impl Options {
     /// Whether a message of this type holds options for us. Go writes the bare name,
     /// protobuf puts a host before it.
     pub(crate) fn are_in(type_url: &str) -> bool {
-        matches!(type_url.rsplit('/').next(), Some(RUNC | GENERIC))
+        matches!(type_url.rsplit('/').next(), Some(RUNC | GENERIC | OLD))
     }
 
     /// Options as containerd sends them: none are the defaults, and unknown ones are
@@ -99,6 +129,9 @@ impl Options {
             Some(GENERIC) => Self::from_generic(
                 &<Generic as prost::Message>::decode(any.value.as_slice()).map_err(|error| broken(&error))?,
             ),
+            Some(OLD) => Ok(Self::from_old(
+                <Old as prost::Message>::decode(any.value.as_slice()).map_err(|error| broken(&error))?,
+            )),
             _ => Err(Error::invalid_argument(format!(
                 "runtime options of type {:?} are not known; use {RUNC}",
                 any.type_url
@@ -128,7 +161,21 @@ impl Options {
             io_uid: table.io_uid,
             io_gid: table.io_gid,
             shim_cgroup: table.shim_cgroup,
+            criu_work_path: table.criu_work_path,
+            criu_folder: String::new(),
         })
+    }
+
+    fn from_old(sent: Old) -> Self {
+        Self {
+            no_pivot_root: sent.no_pivot_root,
+            no_new_keyring: sent.no_new_keyring,
+            io_uid: sent.io_uid,
+            io_gid: sent.io_gid,
+            shim_cgroup: sent.shim_cgroup,
+            criu_work_path: sent.criu_work_path,
+            ..Self::default()
+        }
     }
 
     /// Decides, when nobody has, whether systemd makes the cgroup: `SLICE:PREFIX:NAME`
@@ -148,7 +195,6 @@ impl Options {
     fn from_message(sent: oci::Options) -> Result<Self> {
         for (name, value) in [
             ("CriuImagePath", &sent.criu_image_path),
-            ("CriuWorkPath", &sent.criu_work_path),
             ("TaskApiAddress", &sent.task_api_address),
         ] {
             if !value.is_empty() {
@@ -157,6 +203,7 @@ impl Options {
                 )));
             }
         }
+        let criu_folder = criu_folder(&sent)?;
         Ok(Self {
             binary: sent.binary_name,
             root: sent.root,
@@ -166,6 +213,8 @@ impl Options {
             io_uid: sent.io_uid,
             io_gid: sent.io_gid,
             shim_cgroup: sent.shim_cgroup,
+            criu_folder,
+            criu_work_path: sent.criu_work_path,
         })
     }
 
@@ -200,6 +249,23 @@ impl Options {
         saved
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()
+    }
+}
+
+/// Newer runtimes take whatever is called `criu` in their `PATH`, and no other name.
+fn criu_folder(sent: &oci::Options) -> Result<String> {
+    let Some(UnknownValueRef::LengthDelimited(path)) = sent.special_fields.unknown_fields().get(CRIU_PATH)
+    else {
+        return Ok(String::new());
+    };
+    let path = Path::new(OsStr::from_bytes(path));
+    let folder = path.parent().and_then(Path::to_str);
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) if path.is_absolute() && name == "criu" => Ok(folder.to_owned()),
+        _ if path.as_os_str().is_empty() => Ok(String::new()),
+        _ => Err(Error::invalid_argument(format!(
+            "the runtime option CriuPath is {path:?}; it must be the absolute path of a program called criu"
+        ))),
     }
 }
 
@@ -239,9 +305,41 @@ mod tests {
     }
 
     #[test]
+    fn finds_the_criu_of_containerd_1() {
+        let with = |path: &str| {
+            let mut message = oci::Options::new();
+            let fields = message.special_fields.mut_unknown_fields();
+            fields.add_length_delimited(CRIU_PATH, path.as_bytes().to_vec());
+            Options::from_any(Some(&any(RUNC, &message)))
+        };
+        assert_eq!(with("/opt/bin/criu").unwrap().criu_folder, "/opt/bin");
+        assert_eq!(with("").unwrap().criu_folder, "");
+        assert!(with("/opt/bin/criu-4").is_err() && with("criu").is_err());
+    }
+
+    #[test]
+    fn takes_the_older_form() {
+        let old = Old {
+            no_new_keyring: true,
+            io_uid: 100_000,
+            ..Old::default()
+        };
+        let sent = Any {
+            type_url: OLD.into(),
+            value: prost::Message::encode_to_vec(&old),
+            ..Default::default()
+        };
+        let options = Options::from_any(Some(&sent)).unwrap();
+        assert_eq!(
+            (options.no_new_keyring, options.io_uid, options.systemd_cgroup),
+            (true, 100_000, None)
+        );
+    }
+
+    #[test]
     fn refuses_what_it_would_ignore() {
         let criu = oci::Options {
-            criu_work_path: "/w".into(),
+            criu_image_path: "/w".into(),
             ..Default::default()
         };
         let errors = [

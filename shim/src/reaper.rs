@@ -82,6 +82,11 @@ impl Reaper {
     /// kernel ties the child to the thread that forks it.
     pub(crate) fn spawn(&self, command: &mut Command) -> io::Result<(Child, Ending)> {
         lazaret_sys::child::end_with_parent(command);
+        self.spawn_lasting(command)
+    }
+
+    /// Spawns a child that outlives the shim.
+    pub(crate) fn spawn_lasting(&self, command: &mut Command) -> io::Result<(Child, Ending)> {
         // The lock keeps the child unreaped until it is waited for.
         let mut state = lock(&self.0);
         let child = command.spawn()?;

@@ -1,8 +1,10 @@
 //! The OCI runtime, called as a program.
 //!
 //! Most calls go through the crate `runc`. `exec` and `update` are made here: the
-//! crate would read their JSON into types of its own and drop what those lack.
+//! crate would read their JSON into types of its own and drop what those lack. So are
+//! `checkpoint` and `restore`, which it does not have.
 
+use std::env;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use containerd_shim_protos::shim::oci::CheckpointOptions;
 use runc::options::{CreateOpts, DeleteOpts, GlobalOpts, KillOpts};
 use runc::{Command, Io, Runc, Spawner};
 use rustix::process::Pid;
@@ -194,6 +197,104 @@ impl Runtime {
         std::fs::remove_file(&spec).ok();
         std::fs::remove_file(&pid_file).ok();
         result
+    }
+
+    /// Writes the processes of the container to the folder `image`, by criu.
+    pub(crate) async fn checkpoint(&self, image: &Path, options: &CheckpointOptions) -> Result<()> {
+        let (work, is_ours) = self.criu_work(&options.work_path);
+        let mut command = self.criu_command("checkpoint")?;
+        command
+            .arg("--image-path")
+            .arg(image)
+            .arg("--work-path")
+            .arg(&work);
+        for (wanted, flag) in [
+            (options.open_tcp, "--tcp-established"),
+            (options.external_unix_sockets, "--ext-unix-sk"),
+            (options.terminal, "--shell-job"),
+            (options.file_locks, "--file-locks"),
+            (!options.exit, "--leave-running"),
+        ] {
+            if wanted {
+                command.arg(flag);
+            }
+        }
+        if !options.cgroups_mode.is_empty() {
+            command.arg("--manage-cgroups-mode").arg(&options.cgroups_mode);
+        }
+        for namespace in &options.empty_namespaces {
+            command.arg("--empty-ns").arg(namespace);
+        }
+        command.arg(&self.id);
+        let result = self.call("checkpoint", self.run(command)).await;
+        let result = result.map_err(|error| self.with_criu_log(error, &work));
+        if is_ours {
+            // Made by criu, or not at all.
+            std::fs::remove_dir_all(&work).ok();
+        }
+        result
+    }
+
+    /// Lets criu restore what [`Runtime::checkpoint`] wrote; it runs when this returns.
+    pub(crate) async fn restore(&self, image: &Path, io: &ChildEnds) -> Result<Pid> {
+        let pid_file = self.bundle.join(INIT_PID);
+        let (work, _) = self.criu_work("");
+        let mut command = self.criu_command("restore")?;
+        command
+            .arg("--image-path")
+            .arg(image)
+            .arg("--work-path")
+            .arg(&work);
+        command.args(["--detach", "--no-subreaper"]);
+        command
+            .arg("--pid-file")
+            .arg(&pid_file)
+            .arg("--bundle")
+            .arg(&self.bundle);
+        if self.options.no_pivot_root {
+            command.arg("--no-pivot");
+        }
+        if let Some(socket) = io.console_socket() {
+            command.arg("--console-socket").arg(socket);
+        }
+        command.arg(&self.id);
+        io.set(&mut command)
+            .await
+            .context(|| "cannot connect the standard streams")?;
+        self.call("restore", self.run(command)).await?;
+        read_pid(&pid_file)
+    }
+
+    /// A call that needs criu: the one that the options name, if they do.
+    fn criu_command(&self, action: &str) -> Result<Command> {
+        let mut command = self.command(action);
+        if !self.options.criu_folder.is_empty() {
+            let rest = env::var_os("PATH").unwrap_or_default();
+            let folder = PathBuf::from(&self.options.criu_folder);
+            let path = env::join_paths([folder].into_iter().chain(env::split_paths(&rest)));
+            command.env("PATH", path.context(|| "the runtime option CriuPath")?);
+        }
+        Ok(command)
+    }
+
+    /// Where criu works, and whether that is ours to remove.
+    fn criu_work(&self, wanted: &str) -> (PathBuf, bool) {
+        match [wanted, &self.options.criu_work_path]
+            .into_iter()
+            .find(|path| !path.is_empty())
+        {
+            Some(path) => (path.into(), false),
+            None => (self.bundle.join("criu-work"), true),
+        }
+    }
+
+    /// Keeps criu's log in the bundle and names it, if there is one.
+    fn with_criu_log(&self, error: Error, work: &Path) -> Error {
+        let kept = self.bundle.join("criu-dump.log");
+        match std::fs::copy(work.join("dump.log"), &kept) {
+            Ok(_) => error.and(format!("criu's log is {}", kept.display())),
+            Err(_) => error,
+        }
     }
 
     /// Whether the runtime knows another container by our id: two containerds on a

@@ -1,14 +1,17 @@
 //! The standard streams of a process: pipes or a terminal on its side, the client's
-//! fifos on the other.
+//! fifos, a file or a logging program on the other.
 //!
 //! We keep both ends of an output's fifo: a client may go away and come back, and
 //! neither does the process die of `SIGPIPE` nor is what it wrote lost. A pipe's
 //! input ends when its client closes it; a terminal has no end.
 
 mod fifo;
+mod logger;
 mod pipes;
 mod pty;
 mod relay;
+mod sink;
+mod target;
 mod terminal;
 
 use std::io;
@@ -24,7 +27,9 @@ use tokio::task::JoinSet;
 
 use crate::error::Result;
 use crate::options::Options;
+use crate::reaper::Reaper;
 use crate::sync::lock;
+use logger::Logger;
 use pipes::Pipes;
 use pty::Pty;
 use terminal::Terminal;
@@ -33,13 +38,24 @@ use terminal::Terminal;
 /// somebody else may have inherited its end of the pipe.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Where the client wants the streams: paths of fifos, empty for none.
+/// Where the client wants the streams: paths of fifos, empty for none. What `stdout` names
+/// may also be a URL, which then stands for both outputs: see [`target`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Request {
     pub(crate) stdin: String,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) terminal: bool,
+}
+
+/// Whose streams are opened, and what that takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    /// The id of the container or exec, and its namespace: a logging program is told.
+    pub(crate) id: &'a str,
+    pub(crate) namespace: &'a str,
+    pub(crate) options: &'a Options,
+    pub(crate) reaper: &'a Reaper,
 }
 
 /// Our side of the streams of a process that the runtime is still making: what it
@@ -60,6 +76,7 @@ pub(crate) struct Streams {
     /// Reading ends of the output fifos, so that what nobody has read yet stays.
     _unread: Vec<OwnedFd>,
     terminal: Option<Arc<Pty>>,
+    logger: Option<Logger>,
 }
 
 /// The process's side, for the runtime that starts it.
@@ -77,12 +94,12 @@ struct Ends {
 }
 
 impl Prepared {
-    /// Opens the client's fifos, and makes what the process gets instead of them.
-    pub(crate) fn open(request: &Request, options: &Options) -> Result<(Self, ChildEnds)> {
+    /// Opens the client's side, and makes what the process gets instead of it.
+    pub(crate) async fn open(request: &Request, owner: Owner<'_>) -> Result<(Self, ChildEnds)> {
         if request.terminal {
-            Terminal::open(request)
+            Terminal::open(request, owner).await
         } else {
-            Pipes::open(request, options)
+            Pipes::open(request, owner).await
         }
     }
 
@@ -103,6 +120,7 @@ impl Streams {
             close_stdin: Arc::default(),
             _unread: unread,
             terminal: None,
+            logger: None,
         }
     }
 
@@ -120,11 +138,16 @@ impl Streams {
         }
     }
 
-    /// Waits until all that the process wrote has reached the fifos.
+    /// Waits until all that the process wrote has arrived.
     pub(crate) async fn drain(mut self) {
         let all = async { while self.outputs.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, all).await.is_err() {
             tracing::warn!("a process has ended, but another one holds its output open; it is cut off");
+        }
+        // What is still on its way to a logging program ends with this.
+        self.outputs.shutdown().await;
+        if let Some(logger) = self.logger.take() {
+            logger.end().await;
         }
     }
 }

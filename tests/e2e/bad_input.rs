@@ -13,9 +13,9 @@ use lazaret_tests::{containerd, packages, wait};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use serde_json::Value;
 
+use crate::by_hand::refusal;
 use crate::case::Case;
 use crate::check::{denial, drop_file, effect, was_denied};
-use crate::shim_by_hand::refusal;
 use crate::world::{EVIL_IMAGE, IMAGE, INSIDE, World, dropped};
 
 pub(crate) const CASES: &[Case] = &[

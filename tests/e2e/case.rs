@@ -7,6 +7,7 @@ use lazaret_tests::interrupt;
 use lazaret_tests::needs::Need;
 use libtest_mimic::{Failed, Trial};
 
+use crate::conformance::{self, Side};
 use crate::world::World;
 
 /// Held for writing by a case that measures time or counts what is left in the system.
@@ -18,7 +19,15 @@ const NEEDS: &[Need] = &[Need::Root, Need::Fanotify, Need::Cgroup, Need::Overlay
 pub(crate) struct Case {
     name: &'static str,
     alone: bool,
-    run: fn(&World) -> Result<()>,
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    /// It says by itself what is right.
+    Judged(fn(&World) -> Result<()>),
+    /// Under either runtime; what is told of both must be the same.
+    Compared(fn(&Side<'_>) -> Result<String>),
 }
 
 impl Case {
@@ -27,7 +36,7 @@ impl Case {
         Self {
             name,
             alone: false,
-            run,
+            run: Run::Judged(run),
         }
     }
 
@@ -36,8 +45,21 @@ impl Case {
         Self {
             name,
             alone: true,
-            run,
+            run: Run::Judged(run),
         }
+    }
+
+    /// A case of the table that compares lazaret with the stock runtime, beside others.
+    pub(crate) const fn compared(name: &'static str, run: fn(&Side<'_>) -> Result<String>) -> Self {
+        Self {
+            name,
+            alone: false,
+            run: Run::Compared(run),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     pub(crate) fn trial(self, world: &Arc<World>) -> Trial {
@@ -53,12 +75,16 @@ impl Case {
     }
 
     fn judge(self, world: &World) -> Result<(), Failed> {
+        let run = || match self.run {
+            Run::Judged(run) => run(world),
+            Run::Compared(run) => conformance::compare(world, self.name, run),
+        };
         let result = if self.alone {
             let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-            (self.run)(world)
+            run()
         } else {
             let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-            (self.run)(world)
+            run()
         };
         interrupt::yield_to_cleanup();
         result.map_err(|error| Failed::from(format!("{error:#}")))

@@ -11,6 +11,8 @@ use lazaret_tests::node::Node;
 use lazaret_tests::run::{LAZARET, Run, STOCK};
 use lazaret_tests::{mounts, sweep, wait};
 
+use crate::by_hand::bundle::Spec;
+use crate::by_hand::{Shim, Start, Stdio, expect};
 use crate::case::Case;
 use crate::terminal::Session;
 use crate::world::{EVIL_IMAGE, IMAGE, World};
@@ -21,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     Case::shared("lifecycle::pod_shares_one_shim", pod),
     Case::shared("lifecycle::exec_exit_codes_and_streams", execs),
     Case::shared("lifecycle::runtime_options_of_cri", options),
+    Case::shared("lifecycle::bootstrap_message_of_containerd_2_3", bootstrap),
     Case::alone("lifecycle::nothing_is_left", nothing_left),
 ];
 
@@ -182,6 +185,40 @@ fn options(world: &World) -> Result<()> {
         refused.code != 0 && refused.err().contains("instead of a ConfigPath"),
         "{refused:?}"
     );
+    Ok(())
+}
+
+/// No daemon of 2.3 is at hand: the exchange is, and a life with version 3 of the task service.
+fn bootstrap(world: &World) -> Result<()> {
+    const SOCKETS: &str = "/run/lazaret-test-sockets";
+    let node = world.node()?;
+    let how = Start {
+        bootstrap: Some(|params| params.socket_dir = Some(SOCKETS.to_owned())),
+        ..Start::default()
+    };
+    let spec = Spec::sh(&node.id("bootstrap"), "exit 7");
+    let shim = Shim::start_as(world, &node, LAZARET, &spec, &how)?;
+    ensure!(shim.version == 3, "version {}", shim.version);
+    ensure!(
+        shim.address.starts_with(&format!("unix://{SOCKETS}/")),
+        "{}",
+        shim.address
+    );
+    expect(shim.create(&spec, &Stdio::null())?)?;
+    expect(shim.start_process(spec.id(), "")?)?;
+    let exit = expect(shim.wait(spec.id(), "")?)?.exit_status;
+    expect(shim.delete(spec.id(), "")?)?;
+    shim.events.wait_for("delete", 1)?;
+    let story = shim.events.story(spec.id())?;
+    ensure!(
+        exit == 7 && story == "create, start, exit 7, delete",
+        "{exit}: {story}"
+    );
+    let socket = std::path::PathBuf::from(shim.address.trim_start_matches("unix://"));
+    drop(shim);
+    wait::until_true("the socket to go", SOON, || !socket.exists())?;
+    // Another release's case may have its own in there.
+    drop(fs::remove_dir(SOCKETS));
     Ok(())
 }
 

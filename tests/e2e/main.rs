@@ -2,8 +2,10 @@
 //! release that we support. `cargo xtask test e2e [-- PART-OF-A-NAME]`.
 
 mod bad_input;
+mod by_hand;
 mod case;
 mod check;
+mod conformance;
 mod daemon_loss;
 mod drift;
 mod hostile_files;
@@ -17,7 +19,6 @@ mod scale;
 mod scan;
 mod seals;
 mod shared;
-mod shim_by_hand;
 mod starts;
 mod terminal;
 mod workers;
@@ -52,6 +53,7 @@ fn main() -> Result<ExitCode> {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     interrupt::yield_to_cleanup();
+    conformance::publish()?;
     // Not by `exit`: the nodes are to be taken down first.
     worlds.iter().for_each(|world| world.close());
     Ok(conclusion.exit_code())
@@ -94,5 +96,5 @@ fn cases() -> impl Iterator<Item = Case> {
         daemon_loss::CASES,
         starts::CASES,
     ];
-    topics.into_iter().flatten().copied()
+    topics.into_iter().flatten().copied().chain(conformance::cases())
 }

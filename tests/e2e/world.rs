@@ -39,6 +39,8 @@ pub(crate) struct World {
     release: Release,
     binaries: Option<Binaries>,
     shared: Mutex<Option<Arc<Node>>>,
+    /// Held by who unpacks an image.
+    unpacking: Mutex<()>,
 }
 
 impl World {
@@ -47,6 +49,7 @@ impl World {
             release,
             binaries: Some(binaries),
             shared: Mutex::new(None),
+            unpacking: Mutex::default(),
         })
     }
 
@@ -56,6 +59,7 @@ impl World {
             release: *release,
             binaries: None,
             shared: Mutex::default(),
+            unpacking: Mutex::default(),
         };
         lazaret_tests::packages::RELEASES
             .iter()
@@ -116,6 +120,16 @@ impl World {
         daemon.add_signature(&evil_script().sha256, "test script")?;
         daemon.add_signature(&evil_dynamic()?.sha256, "test dynamic binary")?;
         daemon.add_signature(&dropped()?.sha256, "test dropped binary")
+    }
+
+    /// The image as a folder, for roots that are not mounted by containerd.
+    pub(crate) fn lower(&self, node: &Node) -> Result<std::path::PathBuf> {
+        let _one_at_a_time = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = node.scratch().places().disk().join("by-hand-image");
+        if !dir.is_dir() {
+            self.image(IMAGE)?.unpack(&dir)?;
+        }
+        Ok(dir)
     }
 
     fn image(&self, name: &str) -> Result<Image> {

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
 
 use crate::command;
 use crate::image::Image;
@@ -62,17 +63,8 @@ impl Containerd {
     pub fn start(places: &Places, options: Options) -> Result<Self> {
         let bin = options.release.bin()?;
         fs::create_dir_all(override_dir(places))?;
-        let config = places.disk().join("containerd.toml");
-        fs::write(&config, configuration(places)?)?;
-        let log = File::create(log_path(places))?;
-        let mut command = Command::new(bin.join("containerd"));
-        command.arg("--config").arg(&config).env(MARK, places.name());
-        command.env("PATH", search_path(places, &bin, options.shims.as_deref())?);
-        if let Some(config) = &options.lazaret_config {
-            command.env("LAZARET_CONFIG", config);
-        }
-        command.stdin(File::open("/dev/null")?);
-        let server = Server::start(command.stdout(log.try_clone()?).stderr(log))?;
+        fs::write(config_path(places), configuration(places)?)?;
+        let server = launch(places, &bin, &options)?;
         let places = places.clone();
         let mut started = Self {
             bin,
@@ -82,6 +74,24 @@ impl Containerd {
         };
         started.wait_ready().with_context(|| started.log_tail())?;
         Ok(started)
+    }
+
+    /// Ends it as an administrator does; its containers go on.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(&mut self) -> Result<()> {
+        self.server.signal(Signal::SIGTERM)?;
+        wait::until_true("containerd to end", READY, || !self.server.alive())
+    }
+
+    /// Starts it again after it was stopped.
+    ///
+    /// # Errors
+    /// As [`Containerd::start`].
+    pub fn resume(&mut self) -> Result<()> {
+        self.server = launch(&self.places, &self.bin, &self.options)?;
+        self.wait_ready().with_context(|| self.log_tail())
     }
 
     /// Where this containerd and its shims look for programs.
@@ -170,6 +180,25 @@ impl Containerd {
         anyhow::ensure!(self.server.alive(), "containerd ended at once");
         Ok(())
     }
+}
+
+fn launch(places: &Places, bin: &Path, options: &Options) -> Result<Server> {
+    let log = File::options().append(true).create(true).open(log_path(places))?;
+    let mut command = Command::new(bin.join("containerd"));
+    command
+        .arg("--config")
+        .arg(config_path(places))
+        .env(MARK, places.name());
+    command.env("PATH", search_path(places, bin, options.shims.as_deref())?);
+    if let Some(config) = &options.lazaret_config {
+        command.env("LAZARET_CONFIG", config);
+    }
+    command.stdin(File::open("/dev/null")?);
+    Server::start(command.stdout(log.try_clone()?).stderr(log))
+}
+
+fn config_path(places: &Places) -> PathBuf {
+    places.disk().join("containerd.toml")
 }
 
 fn socket(places: &Places) -> PathBuf {

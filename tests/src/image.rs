@@ -169,6 +169,17 @@ impl Image {
         Ok(())
     }
 
+    /// Unpacks its layer into a folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn unpack(&self, dir: &Path) -> Result<()> {
+        let layer = self.layer()?;
+        let mut archive = tar::Archive::new(layer.as_slice());
+        archive.set_preserve_permissions(true);
+        Ok(archive.unpack(dir)?)
+    }
+
     fn insert(&mut self, path: impl AsRef<[u8]>, entry: Entry) {
         self.entries.insert(path.as_ref().to_owned(), entry);
     }

@@ -82,6 +82,12 @@ impl Node {
         &self.containerd
     }
 
+    /// Its containerd, to be stopped and started again.
+    #[must_use]
+    pub fn containerd_mut(&mut self) -> &mut Containerd {
+        &mut self.containerd
+    }
+
     /// Its lazaretd.
     ///
     /// # Errors

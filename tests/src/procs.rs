@@ -125,12 +125,24 @@ pub fn family(first: Pid) -> Vec<Pid> {
 /// # Errors
 /// When the process is gone.
 pub fn pss_kib(pid: Pid) -> Result<u64> {
+    rollup_kib(pid, "Pss:")
+}
+
+/// Resident set size in KiB: shared pages count in full.
+///
+/// # Errors
+/// When the process is gone.
+pub fn rss_kib(pid: Pid) -> Result<u64> {
+    rollup_kib(pid, "Rss:")
+}
+
+fn rollup_kib(pid: Pid, name: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line
         .and_then(|line| line.split_whitespace().next())
-        .context("no Pss line")?;
+        .with_context(|| format!("no {name} line"))?;
     Ok(number.parse()?)
 }
 

@@ -1,7 +1,7 @@
 //! A run's own places in the system, all found again by one name.
 
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -77,6 +77,8 @@ impl Scratch {
         // Locked before it gets the name that sweeps look for: none sees it unlocked.
         let hidden = mkdtemp(&Path::new(RUN).join(format!(".{PREFIX}XXXXXX")))
             .context("making a folder under /run (are you root?)")?;
+        // The root of a container in a user namespace has to get through, as with containerd's own.
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o711))?;
         let alive = lock(&hidden).context("locking a new folder")?;
         let name = hidden
             .file_name()

@@ -97,15 +97,23 @@ fn contained(places: &Places) -> Vec<Pid> {
 /// The run's cgroups in every hierarchy, v1 and v2; parents before their children.
 #[must_use]
 pub fn cgroups(name: &str) -> Vec<PathBuf> {
-    let controllers = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = Vec::new();
-    for root in controllers
-        .map(|entry| entry.path().join(name))
-        .chain([Path::new(CGROUPS).join(name)])
-    {
+    for root in hierarchies().iter().map(|hierarchy| hierarchy.join(name)) {
         collect_dirs(&root, &mut found);
     }
     found
+}
+
+/// Where hierarchies of cgroups are mounted, or may be: every folder of the usual place and, for a
+/// machine with version 2 alone, the place itself.
+#[must_use]
+pub fn hierarchies() -> Vec<PathBuf> {
+    let entries = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders
+        .map(|entry| entry.path())
+        .chain([PathBuf::from(CGROUPS)])
+        .collect()
 }
 
 fn collect_dirs(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -30,7 +30,12 @@ enum Suite {
     E2e,
     /// Attacks from within such containers
     Attacks,
+    /// The part of the end-to-end tests that compares with the stock shim, which writes docs/conformance.md
+    Conformance,
 }
+
+/// Conformance is a part of the end-to-end tests.
+const ALL: &[Suite] = &[Suite::Unit, Suite::E2e, Suite::Attacks];
 
 impl Args {
     pub(crate) fn all() -> Self {
@@ -43,13 +48,17 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let one = args.suite.map(|suite| vec![suite]);
-    let suites = one.unwrap_or_else(|| Suite::value_variants().to_vec());
+    let suites = one.unwrap_or_else(|| ALL.to_vec());
     let mut sum = Sum::default();
     for suite in suites {
         let result = match suite {
             Suite::Unit => unit(&args.args, &mut sum),
             Suite::E2e => privileged("e2e", &args.args, &mut sum),
             Suite::Attacks => privileged("attacks", &args.args, &mut sum),
+            Suite::Conformance if args.args.is_empty() => {
+                privileged("e2e", &["conformance::".to_owned()], &mut sum)
+            }
+            Suite::Conformance => privileged("e2e", &args.args, &mut sum),
         };
         interrupt::yield_to_cleanup();
         if let Err(error) = result {

@@ -1,7 +1,7 @@
 //! Making a container: mounted, created, guarded; or not there at all.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
@@ -10,7 +10,7 @@ use lazaret_guard::Guard;
 use lazaret_types::ContainerId;
 use rustix::process::Pid;
 
-use super::{Container, Shared, State};
+use super::{Container, Shared};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, OomWatch};
 use crate::error::{Context, Error, Result};
@@ -20,7 +20,8 @@ use crate::options::Options;
 use crate::process::{Process, number};
 use crate::reaper::Ending;
 use crate::runtime::Runtime;
-use crate::stdio::{Prepared, Request, Streams};
+use crate::stdio::{Owner, Prepared, Request, Streams};
+use crate::sync::lock;
 
 /// What `runc create` and the guard leave behind.
 struct Made {
@@ -30,15 +31,27 @@ struct Made {
     guard: Guard,
 }
 
+/// How an init comes to be.
+#[derive(Debug, Clone, Copy)]
+enum Origin<'a> {
+    /// Made, and blocked until it is started.
+    New,
+    /// Restored from the checkpoint in this folder, and running at once.
+    Checkpoint(&'a Path),
+}
+
+/// A container whose init is to be restored when it is started.
+#[derive(Debug)]
+pub(super) struct Checkpointed {
+    image: PathBuf,
+    description: lazaret_types::Container,
+}
+
 impl Container {
     /// When this returns, init waits to be started, and its first instruction will
-    /// be judged. When it fails, nothing of the container is left.
+    /// be judged; or, with a checkpoint, there is none yet. When it fails, nothing of the
+    /// container is left.
     pub(crate) async fn create(shared: Arc<Shared>, request: CreateTaskRequest) -> Result<Arc<Self>> {
-        if !request.checkpoint.is_empty() {
-            return Err(Error::unimplemented(
-                "restoring from a checkpoint is not supported yet",
-            ));
-        }
         let id = ContainerId::new(&request.id).map_err(|error| Error::invalid_argument(error.to_string()))?;
         let path = PathBuf::from(&request.bundle);
         let bundle = Bundle::read(&path)?;
@@ -58,40 +71,69 @@ impl Container {
         };
         let rootfs = Rootfs::of(&path);
         rootfs.mount(request.rootfs.clone()).await?;
-        let made = match make(&shared, &runtime, description, &stdio, &options).await {
-            Ok(made) => made,
-            Err(error) => {
-                if let Err(left) = rootfs.unmount().await {
-                    tracing::error!(container = request.id, "after a failed Create: {left}");
-                }
-                return Err(error);
-            }
-        };
-
-        let init = Process::new(stdio);
-        init.born(made.init, made.streams);
-        let (cgroup, oom) = cgroup_of(made.init, &request.id);
         let container = Arc::new(Self {
             id: request.id.clone(),
             bundle: path,
-            init: Arc::new(init),
+            init: Arc::new(Process::new(stdio)),
             shared,
             options,
             runtime,
             rootfs,
-            cgroup,
-            shares_pids,
-            state: Mutex::new(State {
-                guard: Some(made.guard),
-                ..State::default()
+            checkpointed: (!request.checkpoint.is_empty()).then(|| Checkpointed {
+                image: request.checkpoint.clone().into(),
+                description: description.clone(),
             }),
+            cgroup: OnceLock::new(),
+            shares_pids,
+            state: Mutex::default(),
         });
-        container
-            .shared
-            .events
-            .publish(&event(request, number(made.init)));
-        tokio::spawn(container.clone().watch_init(made.ending, oom));
+        if container.checkpointed.is_none()
+            && let Err(error) = container.make_init(description, Origin::New).await
+        {
+            if let Err(left) = container.rootfs.unmount().await {
+                tracing::error!(container = request.id, "after a failed Create: {left}");
+            }
+            return Err(error);
+        }
+        let pid = container.init.pid_number();
+        container.shared.events.publish(&event(request, pid));
         Ok(container)
+    }
+
+    /// Lets the runtime restore init, which runs before it can be guarded: what it opens in
+    /// between is not judged, and said so.
+    pub(super) async fn restore(self: &Arc<Self>, from: &Checkpointed) -> Result<()> {
+        let origin = Origin::Checkpoint(&from.image);
+        self.make_init(from.description.clone(), origin).await?;
+        tracing::warn!(
+            container = self.id,
+            "restored from a checkpoint: what it opened in its first moments was not judged"
+        );
+        Ok(())
+    }
+
+    async fn make_init(
+        self: &Arc<Self>,
+        description: lazaret_types::Container,
+        origin: Origin<'_>,
+    ) -> Result<()> {
+        let made = make(
+            &self.shared,
+            &self.runtime,
+            description,
+            &self.init.stdio,
+            &self.options,
+            origin,
+        )
+        .await?;
+        self.init.born(made.init, made.streams);
+        let (cgroup, oom) = cgroup_of(made.init, &self.id);
+        if let Some(cgroup) = cgroup {
+            self.cgroup.get_or_init(|| cgroup);
+        }
+        lock(&self.state).guard = Some(made.guard);
+        tokio::spawn(self.clone().watch_init(made.ending, oom));
+        Ok(())
     }
 }
 
@@ -101,12 +143,22 @@ async fn make(
     description: lazaret_types::Container,
     stdio: &Request,
     options: &Options,
+    origin: Origin<'_>,
 ) -> Result<Made> {
-    let (streams, ends) = Prepared::open(stdio, options)?;
+    let owner = Owner {
+        id: description.id.as_str(),
+        namespace: &shared.namespace,
+        options,
+        reaper: &shared.reaper,
+    };
+    let (streams, ends) = Prepared::open(stdio, owner).await?;
     let recording = shared.reaper.record();
     // If this fails, the runtime has cleaned up. A container of that id that it may
     // know all the same is another one: not ours to delete.
-    let init = runtime.create(ends).await?;
+    let init = match origin {
+        Origin::New => runtime.create(ends).await?,
+        Origin::Checkpoint(image) => runtime.restore(image, &ends).await?,
+    };
     let id = description.id.clone();
     let guarding = async {
         let ending = recording.ending_of(init).ok_or_else(|| {

@@ -15,7 +15,7 @@ use super::{Container, Freezer, State};
 use crate::error::{Context, Error, Result};
 use crate::process::{Phase, Process, number};
 use crate::reaper::{Ending, Exit};
-use crate::stdio::{Prepared, Request};
+use crate::stdio::{Owner, Prepared, Request};
 use crate::sync::lock;
 
 /// The signal that nothing survives.
@@ -112,7 +112,13 @@ impl Container {
     }
 
     async fn spawn_exec(&self, exec: &Exec) -> Result<(Pid, Ending)> {
-        let (streams, ends) = Prepared::open(&exec.process.stdio, &self.options)?;
+        let owner = Owner {
+            id: &exec.id,
+            namespace: &self.shared.namespace,
+            options: &self.options,
+            reaper: &self.shared.reaper,
+        };
+        let (streams, ends) = Prepared::open(&exec.process.stdio, owner).await?;
         let recording = self.shared.reaper.record();
         let pid = self.runtime.exec(&exec.id, &exec.spec, &ends).await?;
         let ending = recording.ending_of(pid).ok_or_else(|| {
@@ -219,6 +225,10 @@ fn check(spec: &[u8], terminal: bool) -> std::result::Result<(), String> {
         #[serde(default)]
         terminal: bool,
     }
+    // serde takes a list for a struct, too.
+    if !spec.trim_ascii_start().starts_with(b"{") {
+        return Err("it is no JSON object".to_owned());
+    }
     match serde_json::from_slice::<Spec>(spec) {
         Ok(spec) if spec.terminal == terminal => Ok(()),
         Ok(_) => Err("it and the request differ on whether it has a terminal".to_owned()),
@@ -235,6 +245,6 @@ mod tests {
         assert!(check(br#"{"args": ["sh"], "futureField": {}}"#, false).is_ok());
         assert!(check(br#"{"terminal": true}"#, true).is_ok());
         assert!(check(br#"{"terminal": true}"#, false).is_err());
-        assert!(check(b"", false).is_err());
+        assert!(check(b"", false).is_err() && check(b"[]", false).is_err() && check(b"{", false).is_err());
     }
 }

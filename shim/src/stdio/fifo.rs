@@ -40,11 +40,6 @@ pub(super) fn output(path: &str) -> Result<Output> {
 }
 
 fn open<'a, E>(path: &'a str, open: fn(&OpenOptions, &'a str) -> io::Result<E>) -> Result<E> {
-    if let Some((scheme, _)) = path.split_once("://") {
-        return Err(Error::unimplemented(format!(
-            "{scheme}:// loggers are not supported yet; use a fifo"
-        )));
-    }
     if !Path::new(path).is_absolute() {
         return Err(Error::invalid_argument(format!(
             "the path {path} of a standard stream is not absolute"

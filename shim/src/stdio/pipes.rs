@@ -8,8 +8,11 @@ use rustix::fs::{Gid, Uid, fchown};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe::{Receiver, Sender};
 
+use super::logger::{Inputs, Logger};
 use super::relay::{Relay, Until};
-use super::{ChildEnds, Ends, Prepared, Request, Streams, fifo, log_failure};
+use super::sink::Log;
+use super::target::Target;
+use super::{ChildEnds, Ends, Owner, Prepared, Request, Streams, fifo, log_failure};
 use crate::error::{Context, Result};
 use crate::options::Options;
 
@@ -19,20 +22,56 @@ pub(crate) struct Pipes {
     input: Option<Relay>,
     outputs: Vec<Relay>,
     unread: Vec<OwnedFd>,
+    logs: Vec<(Receiver, Log)>,
+    logger: Option<Logger>,
 }
 
 impl Pipes {
-    pub(super) fn open(request: &Request, options: &Options) -> Result<(Prepared, ChildEnds)> {
+    pub(super) async fn open(request: &Request, owner: Owner<'_>) -> Result<(Prepared, ChildEnds)> {
         let mut pipes = Self::default();
+        let ends = match Target::of(request)? {
+            Target::Fifos => pipes.fifos(request, owner.options)?,
+            Target::File(path) => pipes.file(request, &Log::open(&path)?, owner.options)?,
+            Target::Binary { program, arguments } => {
+                let (logger, Inputs { stdout, stderr }) = Logger::start(&program, &arguments, owner).await?;
+                pipes.logger = Some(logger);
+                Ends {
+                    stdin: None,
+                    stdout: Some(stdout),
+                    stderr: Some(stderr),
+                }
+            }
+        };
         let ends = ChildEnds {
-            pipes: Mutex::new(Ends {
-                stdin: pipes.input(&request.stdin, options)?,
-                stdout: pipes.output(&request.stdout, options)?,
-                stderr: pipes.output(&request.stderr, options)?,
-            }),
+            pipes: Mutex::new(ends),
             console_socket: None,
         };
         Ok((Prepared::Pipes(pipes), ends))
+    }
+
+    fn fifos(&mut self, request: &Request, options: &Options) -> Result<Ends> {
+        Ok(Ends {
+            stdin: self.input(&request.stdin, options)?,
+            stdout: self.output(&request.stdout, options)?,
+            stderr: self.output(&request.stderr, options)?,
+        })
+    }
+
+    fn file(&mut self, request: &Request, log: &Log, options: &Options) -> Result<Ends> {
+        let mut logged = |wanted: &str| match wanted {
+            "" => Ok(None),
+            url => {
+                let (from, child) = outward(url, options)?;
+                self.logs.push((from, log.clone()));
+                Ok(Some(child))
+            }
+        };
+        let (stdout, stderr) = (logged(&request.stdout)?, logged(&request.stderr)?);
+        Ok(Ends {
+            stdin: self.input(&request.stdin, options)?,
+            stdout,
+            stderr,
+        })
     }
 
     fn input(&mut self, path: &str, options: &Options) -> Result<Option<OwnedFd>> {
@@ -51,8 +90,7 @@ impl Pipes {
             return Ok(None);
         }
         let fifo::Output { to, unread } = fifo::output(path)?;
-        let (from, child) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
-        let from = Receiver::from_owned_fd(from).context(|| format!("no pipe for {path}"))?;
+        let (from, child) = outward(path, options)?;
         self.outputs.push(Relay { from, to });
         self.unread.push(unread);
         Ok(Some(child))
@@ -66,6 +104,12 @@ impl Pipes {
                 .outputs
                 .spawn(async move { log_failure(relay.run(Until::End).await) });
         }
+        for (from, log) in self.logs {
+            streams
+                .outputs
+                .spawn(async move { log_failure(log.copy(from).await) });
+        }
+        streams.logger = self.logger;
         if let Some(relay) = self.input {
             let close = streams.close_stdin.clone();
             streams
@@ -74,6 +118,13 @@ impl Pipes {
         }
         streams
     }
+}
+
+/// A pipe from the process to us: (our, its) end.
+fn outward(path: &str, options: &Options) -> Result<(Receiver, OwnedFd)> {
+    let (from, child) = new_pipe(options).context(|| format!("no pipe for {path}"))?;
+    let from = Receiver::from_owned_fd(from).context(|| format!("no pipe for {path}"))?;
+    Ok((from, child))
 }
 
 /// A pipe that belongs to whom the runtime options say: (reading, writing) end.
@@ -98,9 +149,20 @@ mod tests {
     use rustix::fs::{OFlags, fcntl_getfl};
 
     use super::*;
+    use crate::reaper::Reaper;
 
     struct Client {
         dir: tempfile::TempDir,
+    }
+
+    async fn open(request: &Request) -> Result<(Prepared, ChildEnds)> {
+        let owner = Owner {
+            id: "c1",
+            namespace: "default",
+            options: &Options::default(),
+            reaper: &Reaper::default(),
+        };
+        Prepared::open(request, owner).await
     }
 
     impl Client {
@@ -124,7 +186,7 @@ mod tests {
                 stdout: self.path("out"),
                 ..Request::default()
             };
-            let (prepared, ends) = Prepared::open(&request, &Options::default()).unwrap();
+            let (prepared, ends) = open(&request).await.unwrap();
             (prepared.start().await.unwrap(), ends.pipes.into_inner().unwrap())
         }
 
@@ -244,6 +306,34 @@ mod tests {
     }
 
     #[test]
+    fn both_outputs_are_added_to_a_file() {
+        in_runtime(async {
+            let client = Client::new();
+            let log = client.dir.path().join("deep/log");
+            std::fs::create_dir(log.parent().unwrap()).unwrap();
+            std::fs::write(&log, "before,").unwrap();
+            let url = format!("file://{}", log.display());
+            let request = Request {
+                stdout: url.clone(),
+                stderr: url,
+                ..Request::default()
+            };
+            let (prepared, ends) = open(&request).await.unwrap();
+            let (streams, ends) = (prepared.start().await.unwrap(), ends.pipes.into_inner().unwrap());
+            for end in [ends.stdout.unwrap(), ends.stderr.unwrap()] {
+                File::from(end).write_all(&[b'x'; 40_000]).unwrap();
+            }
+            streams.drain().await;
+            let text = std::fs::read_to_string(&log).unwrap();
+            assert!(
+                text.starts_with("before,x") && text.len() == 7 + 80_000,
+                "{}",
+                text.len()
+            );
+        });
+    }
+
+    #[test]
     fn the_process_gets_blocking_pipes() {
         in_runtime(async {
             let client = Client::new();
@@ -264,15 +354,13 @@ mod tests {
                 (file.as_str(), "not a pipe"),
                 ("/nonexistent/fifo", "No such file"),
                 ("relative", "not absolute"),
-                ("binary:///bin/logger?a=b", "binary:// loggers"),
+                ("file:///proc/nonexistent/log", "cannot log to"),
             ] {
                 let request = Request {
                     stdout: path.into(),
                     ..Request::default()
                 };
-                let error = Prepared::open(&request, &Options::default())
-                    .unwrap_err()
-                    .to_string();
+                let error = open(&request).await.unwrap_err().to_string();
                 assert!(error.contains(why), "{error}");
             }
         });

@@ -15,11 +15,12 @@ use rustix::io::Errno;
 use rustix::termios::{Winsize, isatty, tcsetwinsize};
 use tempfile::TempDir;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 
+use super::sink::Sink;
 use crate::error::{Context, Error, Result};
 
 /// What is copied at once: the kernel hands out no more of a terminal's output.
@@ -115,14 +116,13 @@ impl Pty {
 
     /// Copies to the client until no process has the terminal open any more. Without
     /// a client, too: a full terminal would stop the processes.
-    pub(super) async fn copy_out(&self, mut to: Option<Sender>) -> io::Result<()> {
+    pub(super) async fn copy_out(&self, mut to: Sink) -> io::Result<()> {
         let mut chunk = [0; CHUNK];
         loop {
             let length = self.read(&mut chunk).await?;
-            match (chunk.get(..length), &mut to) {
-                (None | Some([]), _) => return Ok(()),
-                (Some(output), Some(to)) => to.write_all(output).await?,
-                (Some(_), None) => {}
+            match chunk.get(..length) {
+                None | Some([]) => return Ok(()),
+                Some(output) => to.write_all(output).await?,
             }
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         let (to, mut client) = pipe::pipe().unwrap();
         process.write_all(b"one\ntwo").unwrap();
         drop(process);
-        pty.copy_out(Some(to)).await.unwrap();
+        pty.copy_out(Sink::Pipe(to)).await.unwrap();
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "one\r\ntwo");
@@ -224,7 +224,7 @@ mod tests {
     async fn output_without_a_client_stops_no_process() {
         let (pty, mut process) = received().await;
         let writer = std::thread::spawn(move || process.write_all(&[b'x'; 100_000]).unwrap());
-        pty.copy_out(None).await.unwrap();
+        pty.copy_out(Sink::Nowhere).await.unwrap();
         writer.join().unwrap();
     }
 

@@ -4,7 +4,7 @@ mod files;
 mod report;
 mod scale;
 mod scan;
-mod start;
+mod shim;
 mod stats;
 
 use std::process::ExitCode;
@@ -20,8 +20,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// A container's start under lazaret and under the stock shim, and the memory of each shim
-    Start(start::Args),
+    /// What the shim costs, guards attached, beside the stock one: time, memory, wake-ups, size
+    Shim(shim::Args),
     /// What opening and running files costs in a guarded container
     Files(files::Args),
     /// How fast files are scanned, beside YARA-X's own command line, ClamAV and YARA
@@ -32,7 +32,7 @@ enum Bench {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.bench {
-        Bench::Start(args) => start::run(args),
+        Bench::Shim(args) => shim::run(args),
         Bench::Files(args) => files::run(args),
         Bench::Scan(args) => scan::run(args),
         Bench::Scale(args) => scale::run(args),
