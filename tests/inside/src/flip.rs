@@ -74,8 +74,8 @@ fn spawn_writer(how: &str, file: &Path) -> Result<Child> {
 pub(crate) fn write(how: &str, file: &Path) -> Result<Value> {
     let flip = Flip::new(how, file)?;
     for round in 0_u64.. {
-        // At another moment of the judgement each time.
-        let pause = Duration::from_micros(round * 37 % 3_000);
+        // At another moment of the judgement each time, and now and then long enough after it.
+        let pause = Duration::from_micros(round * 237 % 20_000);
         flip.to_evil(pause)?;
         thread::sleep(pause);
         flip.to_good()?;

@@ -164,8 +164,8 @@ pub(super) fn write(how: &str, file: &Path) -> Result<Value> {
     let program = Program::own()?;
     let mapping = (how == "mapping").then(|| map(file, &program)).transpose()?;
     for round in 0_u64.. {
-        // At another moment of the judgement each time.
-        let pause = Duration::from_micros(round * 37 % 3_000);
+        // At another moment of the judgement each time, and now and then long enough after it.
+        let pause = Duration::from_micros(round * 137 % 12_000);
         match (&mapping, how) {
             (Some(mapping), _) => flip(mapping, &program, pause),
             (None, "write") => rewrite(file, &program, pause)?,
