@@ -22,6 +22,8 @@ pub(crate) struct Args {
 enum Bench {
     /// What the shim costs, guards attached, beside the stock one: time, memory, wake-ups, size
     Shim(shim::Args),
+    /// Two rows of these: the time of a start, and the weight of one shim
+    Start(shim::Start),
     /// What opening and running files costs in a guarded container
     Files(files::Args),
     /// How fast files are scanned, beside YARA-X's own command line, ClamAV and YARA
@@ -33,6 +35,7 @@ enum Bench {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.bench {
         Bench::Shim(args) => shim::run(args),
+        Bench::Start(args) => shim::run_start(args),
         Bench::Files(args) => files::run(args),
         Bench::Scan(args) => scan::run(args),
         Bench::Scale(args) => scale::run(args),

@@ -45,90 +45,134 @@ const NONE: f64 = 0.0;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Starts and execs on each side
+    #[command(flatten)]
+    start: Start,
+    /// Rounds of 100 containers by 10 clients, on each side
+    #[arg(long, default_value_t = 3)]
+    crowds: u32,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Start {
+    /// Starts (and execs) on each side
     #[arg(short, default_value_t = 40)]
     n: u32,
     /// Pods weighed on each side
     #[arg(long, default_value_t = 5)]
     pods: u32,
-    /// Rounds of 100 containers by 10 clients, on each side
-    #[arg(long, default_value_t = 3)]
-    crowds: u32,
     /// containerd series
     #[arg(long, default_value_t = Release::newest().series.to_owned())]
     containerd: String,
 }
 
+/// All that a shim costs.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    elevate::with_root(|binaries| measure(args, binaries))
+    let Args { start, crowds } = args;
+    elevate::with_root(|binaries| {
+        let release = Release::find(&start.containerd)?;
+        measure("shim", start, binaries, |table| {
+            table.starts(start.n)?;
+            table.execs(start.n)?;
+            table.crowds(*crowds)?;
+            table.pods(1, start.pods)?;
+            table.pods(PODFUL, start.pods)?;
+            table.idle()?;
+            table.sizes(binaries, release)
+        })
+    })
 }
 
-fn measure(args: &Args, binaries: &Binaries) -> Result<ExitCode> {
-    let release = Release::find(&args.containerd)?;
-    let node = Node::start(release, binaries, &toml::Table::new())?;
+/// What is felt first: the time of a start, and the weight of one shim.
+pub(crate) fn run_start(args: &Start) -> Result<ExitCode> {
+    elevate::with_root(|binaries| {
+        measure("start", args, binaries, |table| {
+            table.starts(args.n)?;
+            table.pods(1, args.pods)
+        })
+    })
+}
+
+fn measure(
+    name: &'static str,
+    args: &Start,
+    binaries: &Binaries,
+    fill: impl FnOnce(&mut Table<'_>) -> Result<()>,
+) -> Result<ExitCode> {
+    let node = Node::start(Release::find(&args.containerd)?, binaries, &toml::Table::new())?;
     node.import(&Image::busybox(IMAGE)?)?;
-    node.import(&large_image()?)?;
-    let mut rows = Vec::new();
-    let mut add = |name: String, unit, both, target| {
-        rows.push(Row::beside(name, unit, both, STOCK, Better::Lower).target(target));
+    let mut table = Table {
+        node: &node,
+        rows: Vec::new(),
     };
-
-    let start = |runtime| timed(&node, runtime, "/bin/true", IMAGE);
-    add(
-        "ctr run --rm /bin/true".into(),
-        "ms",
-        in_turn("starts", args.n, WARM_UP, start)?,
-        SAME_TIME,
-    );
-    let execs = Execs::prepare(&node)?;
-    let exec = |runtime| execs.timed(&node, runtime);
-    add(
-        "ctr task exec /bin/true".into(),
-        "ms",
-        in_turn("execs", args.n, WARM_UP, exec)?,
-        SAME_TIME,
-    );
-    execs.end(&node)?;
-    let crowd = |image: &'static str, script: &'static str| {
-        let node = &node;
-        move |runtime| crowd(node, runtime, image, script)
-    };
-    let name = format!("{MANY} containers by {CLIENTS} clients");
-    let both = in_turn("crowds", args.crowds, 1, crowd(IMAGE, "/bin/true"))?;
-    add(name.clone(), "ms", both, SAME_TIME);
-    let both = in_turn(
-        "crowds that open files",
-        args.crowds,
-        1,
-        crowd(LARGE_IMAGE, OPEN_ALL),
-    )?;
-    add(format!("{name}, {FILES} files each"), "ms", both, SAME_TIME);
-    for size in [1, PODFUL] {
-        let mut weights = Weights::default();
-        for _ in 0..args.pods {
-            weights.add(&node, size)?;
-        }
-        let (pss, rss) = weights.both()?;
-        add(format!("PSS of a shim, pod of {size}"), "KiB", pss, A_THIRD);
-        add(format!("RSS of a shim, pod of {size}"), "KiB", rss, A_THIRD);
-    }
-    add(
-        format!("wake-ups of an idle shim in {} s", IDLE.as_secs()),
-        "",
-        idle(&node)?,
-        NONE,
-    );
-    add(
-        "size of the program".into(),
-        "KiB",
-        sizes(binaries, release)?,
-        A_THIRD,
-    );
-
+    fill(&mut table)?;
     nothing_unguarded(&node)?;
     let software = Software::from([("containerd", node.containerd().version()?)]);
-    report::publish("shim", software, &rows)?;
+    report::publish(name, software, &table.rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was measured on one node.
+struct Table<'a> {
+    node: &'a Node,
+    rows: Vec<Row>,
+}
+
+impl Table<'_> {
+    fn add(&mut self, name: impl Into<String>, unit: &'static str, both: (Summary, Summary), target: f64) {
+        let row = Row::beside(name.into(), unit, both, STOCK, Better::Lower);
+        self.rows.push(row.target(target));
+    }
+
+    fn starts(&mut self, n: u32) -> Result<()> {
+        let start = |runtime| timed(self.node, runtime, "/bin/true", IMAGE);
+        let both = in_turn("starts", n, WARM_UP, start)?;
+        self.add("ctr run --rm /bin/true", "ms", both, SAME_TIME);
+        Ok(())
+    }
+
+    fn execs(&mut self, n: u32) -> Result<()> {
+        let execs = Execs::prepare(self.node)?;
+        let both = in_turn("execs", n, WARM_UP, |runtime| execs.timed(self.node, runtime))?;
+        execs.end(self.node)?;
+        self.add("ctr task exec /bin/true", "ms", both, SAME_TIME);
+        Ok(())
+    }
+
+    fn crowds(&mut self, rounds: u32) -> Result<()> {
+        self.node.import(&large_image()?)?;
+        let name = format!("{MANY} containers by {CLIENTS} clients");
+        let files = format!("{name}, {FILES} files each");
+        for (name, image, script) in [(name, IMAGE, "/bin/true"), (files, LARGE_IMAGE, OPEN_ALL)] {
+            let both = in_turn(&name, rounds, 1, |runtime| {
+                crowd(self.node, runtime, image, script)
+            })?;
+            self.add(name, "ms", both, SAME_TIME);
+        }
+        Ok(())
+    }
+
+    fn pods(&mut self, size: u32, pods: u32) -> Result<()> {
+        let mut weights = Weights::default();
+        for _ in 0..pods {
+            weights.add(self.node, size)?;
+        }
+        let (pss, rss) = weights.both()?;
+        self.add(format!("PSS of a shim, pod of {size}"), "KiB", pss, A_THIRD);
+        self.add(format!("RSS of a shim, pod of {size}"), "KiB", rss, A_THIRD);
+        Ok(())
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        let name = format!("wake-ups of an idle shim in {} s", IDLE.as_secs());
+        let both = idle(self.node)?;
+        self.add(name, "", both, NONE);
+        Ok(())
+    }
+
+    fn sizes(&mut self, binaries: &Binaries, release: Release) -> Result<()> {
+        self.add("size of the program", "KiB", sizes(binaries, release)?, A_THIRD);
+        Ok(())
+    }
 }
 
 fn large_image() -> Result<Image> {
