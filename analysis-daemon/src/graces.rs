@@ -31,6 +31,9 @@ const POLL: Duration = Duration::from_millis(2);
 /// `fs.lease-break-time` (45 s), after which the kernel lets the writer go on.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So many leases may be kept for each container, however many are kept for others.
+const RESERVED: usize = 16;
+
 /// Leases that are given back when nobody can be about to run their files any more.
 #[derive(Debug)]
 pub(crate) struct Graces {
@@ -102,9 +105,12 @@ impl Graces {
         Ok(graces)
     }
 
-    /// Whether another file may be run whose lease would have to be kept.
-    pub(crate) fn has_room(&self) -> bool {
-        self.lock().count < self.limit
+    /// Whether a container may run another file whose lease would have to be kept. One that fills
+    /// its quarter, or all of them together, take nothing from the others.
+    pub(crate) fn has_room(&self, session: &Arc<Session>) -> bool {
+        let book = self.lock();
+        let own = book.containers.get(&key(session)).map_or(0, Kept::len);
+        own < RESERVED || (own < self.limit / 4 && book.count < self.limit)
     }
 
     /// Keeps a lease until nobody can be about to run the file who was let through by now.

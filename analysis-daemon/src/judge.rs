@@ -188,10 +188,7 @@ impl Judge {
             return None;
         }
         // Whoever has just copied it up has changed what it is.
-        let held = self
-            .seals
-            .try_hold(file, &Origin::Image(inode), opening.access())
-            .ok()?;
+        let held = self.seals.try_hold(opening, &Origin::Image(inode)).ok()?;
         let verdict = Verdict::Clean;
         held.is_whole().then_some(Examined {
             outcome: Outcome::Judged {
@@ -215,7 +212,7 @@ impl Judge {
         let origin = Origin::of(file, opening.event.pid, session);
         // A lease on a file of the host makes its writers wait: only for what is about to run.
         let spared = opening.is_shared() && opening.access() == Access::Open;
-        let hold = || self.seals.hold(file, &origin, opening.access());
+        let hold = || self.seals.hold(opening, &origin);
         let held = match (!spared).then(hold).transpose() {
             // Nor can what has no name be held: somebody may have it mapped for writing.
             Err(NotHeld::Written | NotHeld::Nameless | NotHeld::Crowded)

@@ -144,20 +144,18 @@ impl Seals {
     ///
     /// # Errors
     /// When that cannot be.
-    pub(crate) fn hold(
-        &self,
-        file: BorrowedFd<'_>,
-        origin: &Origin,
-        access: Access,
-    ) -> Result<Held, NotHeld> {
-        let tries = if access == Access::Exec { TRIES } else { 0 };
-        let mut held = self.try_hold(file, origin, access);
+    pub(crate) fn hold(&self, opening: &Opening, origin: &Origin) -> Result<Held, NotHeld> {
+        let tries = match opening.access() {
+            Access::Exec => TRIES,
+            Access::Open | Access::Write => 0,
+        };
+        let mut held = self.try_hold(opening, origin);
         for again in 0..tries {
             if !matches!(held, Err(NotHeld::Written)) {
                 break;
             }
             thread::sleep(Duration::from_millis(1 << again));
-            held = self.try_hold(file, origin, access);
+            held = self.try_hold(opening, origin);
         }
         held
     }
@@ -172,13 +170,9 @@ impl Seals {
     }
 
     /// The same, if it can be at once.
-    pub(crate) fn try_hold(
-        &self,
-        file: BorrowedFd<'_>,
-        origin: &Origin,
-        access: Access,
-    ) -> Result<Held, NotHeld> {
-        if access == Access::Exec && !self.graces.has_room() {
+    pub(crate) fn try_hold(&self, opening: &Opening, origin: &Origin) -> Result<Held, NotHeld> {
+        let file = opening.event.file.as_fd();
+        if opening.access() == Access::Exec && !self.graces.has_room(opening.session()) {
             return Err(NotHeld::Crowded);
         }
         let own = || file.try_clone_to_owned();
@@ -222,7 +216,7 @@ impl Seals {
         let file = opening.event.file.as_fd();
         let stat = rustix::fs::fstat(file)
             .ok()
-            .filter(|_| self.capacity > 0 && held.whole && self.graces.has_room());
+            .filter(|_| self.capacity > 0 && held.whole && self.graces.has_room(opening.session()));
         let Some(stat) = stat else {
             return self.release(opening, held);
         };
