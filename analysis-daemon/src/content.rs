@@ -24,6 +24,9 @@ const CHUNK: usize = 128 << 10;
 /// of their own, and most files are smaller.
 const SMALL: usize = 32 << 10;
 
+/// What `/proc` shows of memory that holds a content.
+const NAME: &str = "lazaret-content";
+
 /// A content and its identity.
 #[derive(Debug)]
 pub(crate) struct Content {
@@ -74,6 +77,29 @@ impl Content {
     }
 }
 
+impl Bytes {
+    /// Sealed memory that holds them, for who is handed nothing but files.
+    ///
+    /// # Errors
+    /// When the kernel has no memory or no descriptor.
+    pub(crate) fn memory(&self) -> io::Result<Sealed> {
+        match self {
+            Self::Small(bytes) => in_memory(bytes),
+            Self::Large(memory) => memory.try_clone(),
+        }
+    }
+}
+
+/// Puts bytes at hand into sealed memory.
+///
+/// # Errors
+/// As [`Bytes::memory`].
+pub(crate) fn in_memory(bytes: &[u8]) -> io::Result<Sealed> {
+    let mut memory = Draft::new(NAME)?;
+    memory.write_all(bytes)?;
+    memory.seal()
+}
+
 /// A file on the way from its beginning to its end.
 struct Reading {
     file: File,
@@ -111,7 +137,7 @@ impl Reading {
     /// Puts what was read first, and all that follows, into memory that is then sealed.
     fn rest(&mut self, buffer: &mut [u8], first: usize) -> Result<Sealed, Failure> {
         let no_memory = |error: io::Error| Failure::Engine(format!("no memory for a content: {error}"));
-        let mut memory = Draft::new("lazaret-content").map_err(no_memory)?;
+        let mut memory = Draft::new(NAME).map_err(no_memory)?;
         let mut length = first;
         loop {
             let chunk = buffer.get(..length).unwrap_or_default();
@@ -120,6 +146,17 @@ impl Reading {
                 return memory.seal().map_err(no_memory);
             }
             length = self.fill(buffer)?;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Content {
+    /// Of bytes that no file has.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        Self {
+            digest: Sha256::new(sha2::Sha256::digest(bytes).into()),
+            bytes: Bytes::Small(bytes.to_vec()),
         }
     }
 }
@@ -146,10 +183,12 @@ mod tests {
 
     fn read(content: &[u8]) -> (Sha256, Vec<u8>) {
         let content = Content::of_file(file(content).as_fd(), LIMITS()).unwrap();
+        let handed = content.bytes.memory().unwrap().map().unwrap().to_vec();
         let bytes = match content.bytes {
             Bytes::Small(bytes) => bytes,
             Bytes::Large(memory) => memory.map().unwrap().to_vec(),
         };
+        assert!(handed == bytes, "who is handed a file gets the same");
         (content.digest, bytes)
     }
 

@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use crate::allow::AllowList;
 use crate::budget;
 use crate::changes::Changes;
+use crate::clamd::Clamd;
 use crate::counters::Counters;
 use crate::drift::Drift;
-use crate::engine::{Input, Priority};
+use crate::engine::{Engine, Input, Priority};
 use crate::graces::Graces;
 use crate::incidents::IncidentLog;
 use crate::judge::{self, Judge};
@@ -31,7 +32,7 @@ use crate::seals::{self, Seals};
 use crate::shared::{self, SharedGuard};
 use crate::signatures::Signatures;
 use crate::waker::Waker;
-use crate::workers::{self, Workers};
+use crate::workers::{self, Rules, Workers, ZygoteError};
 use crate::writes::{self, Writes};
 use crate::{control, handover, node_id, watchdog};
 
@@ -53,6 +54,7 @@ pub(crate) struct Daemon {
     pub(crate) incidents: Arc<IncidentLog>,
     pub(crate) signatures: Arc<Signatures>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) clamd: Option<Arc<Clamd>>,
     pub(crate) allow: Arc<AllowList>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) seals: Arc<Seals>,
@@ -144,28 +146,21 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     let node = node_id::load_or_create(state_dir)?;
     let signatures = Arc::new(Signatures::open(state_dir.join("signatures"))?);
     let counters = Arc::new(Counters::default());
-    let incidents = IncidentLog::open(
-        state_dir.join("incidents"),
-        &config.incidents,
-        node,
-        Arc::clone(&signatures),
-    )?;
-    let incidents = Arc::new(incidents);
+    let incidents = open_incidents(config, node, &signatures)?;
     let allow = Arc::new(AllowList::open(state_dir.join("allow"))?);
-    let quarantine = Quarantine::start(
-        &state_dir.join("quarantine"),
-        &config.quarantine,
-        Arc::clone(&allow),
-        Arc::clone(&incidents),
-        Arc::clone(&counters),
-    )
-    .context("cannot open the quarantine")?;
+    let quarantine = open_quarantine(config, &allow, &incidents, &counters)?;
     let threads = pool::threads(config.scan.threads);
     let workers = Arc::new(start_workers(config, threads)?);
     let mut pulses = Vec::new();
     let graces = Graces::start(seals::graces(nofile), Arc::clone(&incidents))?;
     let seals = start_seals(config, nofile, graces, &mut pulses)?;
-    lift_on_changes(&seals, &signatures, &workers);
+    let clamd = Clamd::start(&config.clamd, &incidents).context("cannot look after clamd")?;
+    let changes: Vec<&Changes> = [&signatures.changes, &workers.changes]
+        .into_iter()
+        .chain(clamd.iter().map(|clamd| &clamd.changes))
+        .collect();
+    lift_on_changes(&seals, &changes);
+    let others = clamd.clone().map(|clamd| -> Arc<dyn Engine> { clamd });
     let means = judge::Means {
         signatures: Arc::clone(&signatures),
         workers: Arc::clone(&workers),
@@ -175,6 +170,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         quarantine: Arc::clone(&quarantine),
         seals: Arc::clone(&seals),
         drift: Drift::new(&config.drift),
+        others: others.into_iter().collect(),
     };
     let judge = Arc::new(Judge::new(&config.scan, means));
     let registry = Arc::new(Registry::default());
@@ -193,7 +189,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         counters: Arc::clone(&counters),
         registry: Arc::clone(&registry),
     };
-    let scans = open_scans(config, means, [&signatures.changes, &workers.changes])?;
+    let scans = open_scans(config, means, &changes)?;
     let writes = start_writes(config, &judge, &counters, &incidents, &quarantine)?;
     let pool = Pool::start(threads, Arc::clone(&judge))?;
     let (node_budget, container_budget) = budget::sizes(nofile);
@@ -228,6 +224,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         incidents,
         signatures,
         workers,
+        clamd,
         allow,
         quarantine,
         seals,
@@ -238,6 +235,32 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         container_budget,
         event_fd_limit: u32::try_from(nofile).unwrap_or(u32::MAX),
     }))
+}
+
+fn open_incidents(
+    config: &Config,
+    node: ulid::Ulid,
+    signatures: &Arc<Signatures>,
+) -> Result<Arc<IncidentLog>> {
+    let folder = config.node.state_dir.join("incidents");
+    let log = IncidentLog::open(folder, &config.incidents, node, Arc::clone(signatures))?;
+    Ok(Arc::new(log))
+}
+
+fn open_quarantine(
+    config: &Config,
+    allow: &Arc<AllowList>,
+    incidents: &Arc<IncidentLog>,
+    counters: &Arc<Counters>,
+) -> Result<Arc<Quarantine>> {
+    Quarantine::start(
+        &config.node.state_dir.join("quarantine"),
+        &config.quarantine,
+        Arc::clone(allow),
+        Arc::clone(incidents),
+        Arc::clone(counters),
+    )
+    .context("cannot open the quarantine")
 }
 
 /// Workers for so many threads that judge openers, and for what nobody waits for.
@@ -266,8 +289,8 @@ fn start_seals(
 }
 
 /// Whenever something else judges, nothing is clean any more.
-fn lift_on_changes(seals: &Arc<Seals>, signatures: &Signatures, workers: &Workers) {
-    for changes in [&signatures.changes, &workers.changes] {
+fn lift_on_changes(seals: &Arc<Seals>, changes: &[&Changes]) {
+    for changes in changes {
         let seals = Arc::clone(seals);
         changes.follow(move || seals.clear());
     }
@@ -290,7 +313,7 @@ fn start_writes(
 }
 
 /// `changes` are those of what judges.
-fn open_scans(config: &Config, means: scan::Means, changes: [&Changes; 2]) -> Result<Arc<Scans>> {
+fn open_scans(config: &Config, means: scan::Means, changes: &[&Changes]) -> Result<Arc<Scans>> {
     let folder = config.node.state_dir.join("scans");
     let scans = Scans::open(folder, &config.scan, means).context("cannot open the scans")?;
     if config.scan.on_new_signatures {
@@ -303,11 +326,24 @@ fn open_scans(config: &Config, means: scan::Means, changes: [&Changes; 2]) -> Re
     Ok(scans)
 }
 
+impl Daemon {
+    /// Loads the rules anew, and has everything asked about again that other engines judged:
+    /// what they judge by may have changed without their telling.
+    ///
+    /// # Errors
+    /// When the rules cannot be loaded; the old ones stay.
+    pub(crate) fn reload_rules(&self) -> Result<Arc<Rules>, ZygoteError> {
+        let rules = self.workers.reload();
+        self.clamd.iter().for_each(|clamd| clamd.forget());
+        rules
+    }
+}
+
 /// Loads the rules in a thread of its own; how it went is logged.
-fn reload_rules(daemon: &Daemon) {
-    let workers = Arc::clone(&daemon.workers);
+fn reload_rules(daemon: &Arc<Daemon>) {
+    let daemon = Arc::clone(daemon);
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = workers.reload() {
+        if let Err(error) = daemon.reload_rules() {
             tracing::error!(%error, "rules were not reloaded; the old ones stay");
         }
     });
@@ -361,7 +397,7 @@ async fn serve(config: &Config, daemon: Arc<Daemon>) -> Result<()> {
 }
 
 /// Reloads on SIGHUP; returns on SIGTERM or SIGINT.
-async fn wait_for_stop(daemon: &Daemon) -> Result<()> {
+async fn wait_for_stop(daemon: &Arc<Daemon>) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;

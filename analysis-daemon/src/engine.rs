@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use lazaret_types::{Finding, Severity, Sha256, UnjudgedReason};
 
@@ -55,6 +55,8 @@ pub(crate) enum Failure {
     Limit(UnjudgedReason),
     /// The engine, not the file, is to blame.
     Engine(String),
+    /// The engine is away, which was told when it went.
+    Away,
     Read(io::Error),
 }
 
@@ -67,14 +69,73 @@ pub(crate) struct Found {
     pub(crate) by_allow_list: bool,
     /// Something inside was not judged, and nothing outweighs that.
     pub(crate) limit: Option<UnjudgedReason>,
+    /// An engine that takes part was left out this once.
+    pub(crate) left_out: bool,
 }
 
-/// Judges content by its digest and by itself. Engines are asked in turn until
-/// one finds something.
+/// How an engine that is not a part of lazaret gets on.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) name: lazaret_types::Engine,
+    /// In its own words.
+    pub(crate) version: String,
+    /// Since when it is away, and why.
+    pub(crate) away: Option<(SystemTime, String)>,
+    /// Files that it was asked about.
+    pub(crate) asked: u64,
+    /// Of these, those that it found something in.
+    pub(crate) found: u64,
+    /// Of these, those that it gave no verdict on.
+    pub(crate) failed: u64,
+    /// Files that were judged, or not judged, without it because it was away.
+    pub(crate) left_out: u64,
+    /// Times that it went away.
+    pub(crate) lost: u64,
+}
+
+/// Judges content by its digest and by itself.
 pub(crate) trait Engine: Send + Sync {
     /// # Errors
     /// When it cannot say within the limits.
     fn judge(&self, content: &Content, limits: Limits) -> Result<Found, Failure>;
+
+    /// Names what it judges by, where that may change at any time without lazaretd's doing. Every
+    /// judgement asks: it is made anew only when it is another one.
+    fn set(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// How it gets on, where that is not lazaretd's own affair.
+    fn status(&self) -> Option<Status> {
+        None
+    }
+}
+
+/// Asks engines in turn until one finds what is denied. Whatever else they find does not end
+/// it, and neither does a limit or a failure: a harmless finding, or a file that one of them
+/// cannot take, would else keep the others from being asked.
+///
+/// # Errors
+/// When one of them cannot say, and no other finds what is denied.
+pub(crate) fn ask_all(
+    engines: &[Arc<dyn Engine>],
+    content: &Content,
+    limits: Limits,
+) -> Result<Found, Failure> {
+    let (mut all, mut failed) = (Found::default(), None);
+    for engine in engines {
+        match engine.judge(content, limits) {
+            Ok(found) => all = all.join(found),
+            Err(failure) => {
+                failed.get_or_insert(failure);
+            }
+        }
+        if all.is_denied() {
+            return Ok(all);
+        }
+    }
+    // Rather than a limit: that may be remembered, and who failed would not be asked again.
+    failed.map_or(Ok(all), Err)
 }
 
 /// Finds content whose SHA-256 is listed.
@@ -118,6 +179,26 @@ impl Engine for Contents {
 }
 
 impl Found {
+    /// What an engine says that only judges a content as a whole.
+    pub(crate) fn worst(worst: Option<Finding>) -> Self {
+        Self {
+            worst,
+            ..Self::default()
+        }
+    }
+
+    /// What two engines say of one content.
+    fn join(self, other: Self) -> Self {
+        let limit = self.limit.or(other.limit);
+        let mut both = Self {
+            by_allow_list: self.by_allow_list || other.by_allow_list,
+            left_out: self.left_out || other.left_out,
+            ..self
+        };
+        both.add(other.worst);
+        both.limited(limit)
+    }
+
     fn add(&mut self, finding: Option<Finding>) {
         // The first of equals stays: what is about the file itself comes last and says less.
         if finding.as_ref().map(|finding| finding.severity) > self.severity() {
@@ -143,9 +224,13 @@ impl Found {
 
     /// A limit hides what lies beyond it, so that only what is denied anyway outweighs it:
     /// a harmless finding would else be a key.
-    fn limited(self, limit: Option<UnjudgedReason>) -> Self {
-        let limit = limit.filter(|_| self.severity() < Some(Severity::Error));
+    pub(crate) fn limited(self, limit: Option<UnjudgedReason>) -> Self {
+        let limit = limit.filter(|_| !self.is_denied());
         Self { limit, ..self }
+    }
+
+    fn is_denied(&self) -> bool {
+        self.severity() >= Some(Severity::Error)
     }
 
     fn severity(&self) -> Option<Severity> {
@@ -220,5 +305,62 @@ mod tests {
             assert_eq!(limited(severity), Some(UnjudgedReason::UnpackRatio));
         }
         assert_eq!(limited(Some(Severity::Error)), None);
+    }
+
+    type Say = fn() -> Result<Found, Failure>;
+
+    struct Says(Say);
+
+    impl Engine for Says {
+        fn judge(&self, _: &Content, _: Limits) -> Result<Found, Failure> {
+            (self.0)()
+        }
+    }
+
+    fn all_say(says: &[Say]) -> Result<Found, Failure> {
+        let engines: Vec<Arc<dyn Engine>> = says
+            .iter()
+            .map(|say| -> Arc<dyn Engine> { Arc::new(Says(*say)) })
+            .collect();
+        let limits = Limits {
+            size: 1,
+            deadline: Instant::now(),
+            priority: Priority::Opener,
+        };
+        ask_all(&engines, &Content::of_bytes(b""), limits)
+    }
+
+    #[test]
+    fn a_harmless_finding_a_limit_and_a_failure_do_not_keep_others_from_being_asked() {
+        fn found(severity: Severity) -> Result<Found, Failure> {
+            Ok(Found::worst(Some(finding(severity))))
+        }
+        const LIMIT: UnjudgedReason = UnjudgedReason::UnpackDepth;
+        let notice = || found(Severity::Notice);
+        let critical = || found(Severity::Critical);
+        let clean = || Ok(Found::default());
+        let limited = || Ok(Found::default().limited(Some(LIMIT)));
+        let late = || Ok(Found::default().limited(Some(UnjudgedReason::EngineLimit)));
+        let fails = || Err(Failure::Timeout);
+        let worst = |says: &[Say]| {
+            all_say(says)
+                .map(|found| (found.severity(), found.limit))
+                .unwrap()
+        };
+        assert_eq!(worst(&[notice, critical]), (Some(Severity::Critical), None));
+        assert_eq!(worst(&[fails, critical]), (Some(Severity::Critical), None));
+        assert_eq!(worst(&[notice, clean]), (Some(Severity::Notice), None));
+        // What is denied outweighs a limit, whoever says it; nothing else does.
+        assert_eq!(worst(&[limited, critical]), (Some(Severity::Critical), None));
+        assert_eq!(worst(&[limited, notice]), (Some(Severity::Notice), Some(LIMIT)));
+        assert_eq!(worst(&[limited, late]), (None, Some(LIMIT)), "the first one");
+        // A failure may be over next time: a limit is not remembered instead.
+        assert!(matches!(all_say(&[limited, fails]), Err(Failure::Timeout)));
+        assert!(matches!(all_say(&[fails, clean, notice]), Err(Failure::Timeout)));
+        // Who is denied anyway costs the others nothing.
+        assert_eq!(
+            worst(&[critical, || unreachable!()]),
+            (Some(Severity::Critical), None)
+        );
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn of_drift(opening: &Opening, outcome: &Outcome, action: Action) -> 
             .map(str::to_owned)
             .to_vec(),
         output,
+        engine: None,
         ..draft
     }
 }
@@ -89,6 +90,13 @@ pub(crate) fn draft(
     Draft {
         tags: tags(outcome, access),
         access: Some(access),
+        engine: match outcome {
+            Outcome::Judged {
+                verdict: Verdict::Bad(finding),
+                ..
+            } => Some(finding.engine),
+            _ => None,
+        },
         signature_set: match outcome {
             Outcome::Judged { set, .. } => Some(Arc::clone(set)),
             Outcome::Unjudged(_) => None,

@@ -67,11 +67,13 @@ pub(crate) struct Means {
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) seals: Arc<Seals>,
     pub(crate) drift: Drift,
+    /// Engines that are not a part of lazaret, asked after its own.
+    pub(crate) others: Vec<Arc<dyn Engine>>,
 }
 
 /// Judges openers. Shared by all threads that do.
 pub(crate) struct Judge {
-    engines: Vec<Box<dyn Engine>>,
+    engines: Vec<Arc<dyn Engine>>,
     set: Set,
     verdicts: Verdicts,
     digests: Digests,
@@ -122,18 +124,20 @@ impl Judge {
             quarantine,
             seals,
             drift,
+            others,
         } = means;
+        let own: [Arc<dyn Engine>; 2] = [
+            Arc::new(engine::HashList(Arc::clone(&signatures))),
+            Arc::new(engine::Contents {
+                workers: Arc::clone(&workers),
+                signatures: Arc::clone(&signatures),
+                allow: Arc::clone(&allow),
+            }),
+        ];
         let entries = NonZeroUsize::new(config.cache_entries).unwrap_or(NonZeroUsize::MIN);
         Self {
-            engines: vec![
-                Box::new(engine::HashList(Arc::clone(&signatures))),
-                Box::new(engine::Contents {
-                    workers: Arc::clone(&workers),
-                    signatures: Arc::clone(&signatures),
-                    allow: Arc::clone(&allow),
-                }),
-            ],
-            set: Set::new(signatures, workers),
+            engines: own.into_iter().chain(others.iter().cloned()).collect(),
+            set: Set::new(signatures, workers, others),
             verdicts: Verdicts::new(entries),
             digests: Digests::new(entries),
             seals,
@@ -338,22 +342,18 @@ impl Judge {
             None => {}
         }
         let content = looked.read(input, limits)?;
-        let mut verdict = Verdict::Clean;
-        for engine in &self.engines {
-            let found = engine.judge(&content, limits)?;
-            if found.by_allow_list {
-                // No set is this one, so that it is neither remembered nor sealed.
-                set = format!("{set}+allow-list").into();
-            }
-            if let Some(reason) = found.limit {
-                self.remember(digest, Known::limit(reason), &set);
-                return Err(Failure::Limit(reason));
-            }
-            if let Some(finding) = found.worst {
-                verdict = Verdict::Bad(finding);
-                break;
-            }
+        let found = engine::ask_all(&self.engines, &content, limits)?;
+        // No set is one of these, so that it is neither remembered nor sealed.
+        if found.by_allow_list {
+            set = format!("{set}+allow-list").into();
+        } else if found.left_out {
+            set = format!("{set}+once").into();
         }
+        if let Some(reason) = found.limit {
+            self.remember(digest, Known::limit(reason), &set);
+            return Err(Failure::Limit(reason));
+        }
+        let verdict = found.worst.map_or(Verdict::Clean, Verdict::Bad);
         self.remember(digest, Some(Known::Verdict(verdict.clone())), &set);
         Ok(Outcome::Judged {
             digest,
@@ -381,9 +381,14 @@ impl Judge {
         })
     }
 
-    /// The version of all that judges: hash lists and rules.
+    /// The version of all that judges: hash lists, rules, and other engines.
     pub(crate) fn set(&self) -> Arc<str> {
         self.set.version()
+    }
+
+    /// How the engines get on that are not a part of lazaret.
+    pub(crate) fn engines(&self) -> Vec<engine::Status> {
+        self.engines.iter().filter_map(|engine| engine.status()).collect()
     }
 
     /// Keeps what is known, unless the signatures changed while it was found.
@@ -576,6 +581,7 @@ fn unjudged(failure: Failure) -> UnjudgedReason {
             tracing::warn!(%error, "a file could not be read");
             UnjudgedReason::ReadError
         }
+        Failure::Away => UnjudgedReason::EngineFailed,
         Failure::Engine(error) => {
             tracing::error!(error, "an engine failed");
             UnjudgedReason::EngineFailed

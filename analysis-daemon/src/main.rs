@@ -6,6 +6,7 @@ mod allow;
 mod budget;
 mod catch_up;
 mod changes;
+mod clamd;
 mod containerd;
 mod content;
 mod control;

@@ -24,7 +24,9 @@ impl Known {
             | UnjudgedReason::UnpackMembers
             | UnjudgedReason::UnpackSize
             | UnjudgedReason::UnpackRatio => Some(Self::Limit(reason)),
-            UnjudgedReason::UnpackTime
+            // One of an engine's own may be one of time.
+            UnjudgedReason::EngineLimit
+            | UnjudgedReason::UnpackTime
             | UnjudgedReason::TooLarge
             | UnjudgedReason::Timeout
             | UnjudgedReason::ReadError
@@ -104,5 +106,6 @@ mod tests {
     fn what_depends_on_time_is_not_known() {
         assert_eq!(Known::limit(UnjudgedReason::UnpackTime), None);
         assert_eq!(Known::limit(UnjudgedReason::Timeout), None);
+        assert_eq!(Known::limit(UnjudgedReason::EngineLimit), None);
     }
 }

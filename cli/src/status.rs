@@ -1,5 +1,6 @@
 //! `lazaret status`
 
+mod engines;
 mod json;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -59,6 +60,7 @@ fn node(status: &GetStatusResponse, printer: &mut Printer) -> Result<(), Failure
         let items = count(usage.items, "file");
         printer.line(format_args!("  {items} in quarantine, {} bytes", usage.used))?;
     }
+    engines::show(&status.engines, printer)?;
     incidents(status, counter("incidents_suppressed"), printer)
 }
 

@@ -15,7 +15,7 @@ use std::os::unix::net::UnixListener;
 
 use lazaret_api::control::v1::get_status_response::{Incidents, Signatures};
 use lazaret_api::control::v1::{
-    Container, Event, Gap, GetStatusResponse, QuarantineItem, QuarantineState, Superblock,
+    Container, Engine, Event, Gap, GetStatusResponse, QuarantineItem, QuarantineState, Superblock,
 };
 use lazaret_api::control::v1::{
     Scan, ScanBegun, ScanEvent, ScanFinding, ScanProgress, ScanState, scan_event,
@@ -90,6 +90,15 @@ fn status() -> GetStatusResponse {
             }),
             init_pid: 4711,
             ..Container::default()
+        }],
+        engines: vec![Engine {
+            name: "clamd".into(),
+            version: "ClamAV 1.4.3\x1b[2J".into(),
+            trouble: "it does not answer".into(),
+            away_since_unix_ms: 1,
+            asked: 1,
+            left_out: 2,
+            ..Engine::default()
         }],
         ..GetStatusResponse::default()
     }
@@ -168,6 +177,9 @@ fn status_tells_what_is_guarded_and_what_is_not() {
         "guarded     / (overlay), /a\\u{1b}]0;x\\u{7}\\xff (tmpfs)",
         "            /etc/hosts (ext4), shared with the host",
         "not guarded /data (nfs4): no local file system",
+        "clamd: ClamAV 1.4.3\\u{1b}[2J; 1 file asked about, 0 found, 0 without a verdict",
+        ": it does not answer",
+        "left out 2 files came while it was away",
         "gap         120 ms without a judge: 1 open let through, 0 refused",
     ] {
         assert!(told.out.contains(part), "no {part:?} in\n{}", told.out);
@@ -199,6 +211,11 @@ fn status_for_programs_is_json() {
     );
     assert_eq!(web["guarded"][1]["mount_point"], "/a\u{1b}]0;x\u{7}\\xff");
     assert_eq!(web["cgroup"], Value::Null);
+    let clamd = &json["engines"][0];
+    assert_eq!(
+        (&clamd["name"], &clamd["state"]),
+        (&json!("clamd"), &json!("away"))
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@ use bytesize::ByteSize;
 use lazaret_types::{Action, LossPolicy};
 use serde::{Deserialize, Serialize};
 
+use crate::Clamd;
+
 /// What a scan worker needs beside the file that it judges, in bytes.
 const WORKER_BASE: u64 = 128 << 20;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub quarantine: Quarantine,
     /// `[drift]`
     pub drift: Drift,
+    /// `[clamd]`
+    pub clamd: Clamd,
 }
 
 /// Where lazaret lives on this node.
@@ -90,8 +94,8 @@ pub struct Scan {
     pub worker_memory: ByteSize,
     /// Whether files are judged when they were written, before anybody opens them.
     pub on_write: bool,
-    /// Whether running containers are scanned again when hash lists, rules or lists of similar
-    /// contents have changed.
+    /// Whether running containers are scanned again when hash lists, rules, lists of similar
+    /// contents or what another engine judges by have changed.
     pub on_new_signatures: bool,
     /// What all scans together read in a second; 0 means as much as they can.
     pub rate: ByteSize,
@@ -371,6 +375,6 @@ impl Config {
         if self.scan.cache_entries == 0 {
             return Err("scan.cache_entries must be at least 1".into());
         }
-        Ok(())
+        self.clamd.check(self.scan.timeout)
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use lazaret_api::control::v1 as api;
 use lazaret_types::{Gap, Role, Severity, Superblock};
 
 use super::State;
 use crate::counters::Counters;
+use crate::engine::Status;
 use crate::quarantine::Usage;
 use crate::registry::{ContainerStatus, GuardState};
 use crate::signatures::{Signature, SignatureSet};
@@ -29,6 +30,7 @@ pub(super) fn status(state: &State) -> api::GetStatusResponse {
         counters: counters(&state.counters),
         containers: (state.containers)().into_iter().map(container).collect(),
         quarantine: Some(quarantine(state.quarantine.usage())),
+        engines: (state.engines)().into_iter().map(engine).collect(),
     }
 }
 
@@ -39,6 +41,27 @@ fn signatures(set: &SignatureSet) -> api::get_status_response::Signatures {
         problems: set.problems().to_vec(),
         problem_count: set.problem_count(),
     }
+}
+
+fn engine(status: Status) -> api::Engine {
+    let (since, trouble) = status.away.unzip();
+    api::Engine {
+        name: status.name.to_string(),
+        version: status.version,
+        trouble: trouble.unwrap_or_default(),
+        away_since_unix_ms: since.map(unix_ms).unwrap_or_default(),
+        asked: status.asked,
+        found: status.found,
+        failed: status.failed,
+        left_out: status.left_out,
+        lost: status.lost,
+    }
+}
+
+/// Milliseconds since 1970, UTC.
+fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn quarantine(usage: Usage) -> api::QuarantineUsage {
@@ -70,7 +93,6 @@ fn container(status: ContainerStatus) -> api::Container {
         GuardState::Guarded => api::GuardState::Guarded,
         GuardState::CatchingUp => api::GuardState::CatchingUp,
     };
-    let attached_at = status.attached_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let container = &status.container;
     api::Container {
         namespace: container.namespace.clone(),
@@ -83,7 +105,7 @@ fn container(status: ContainerStatus) -> api::Container {
             .unwrap_or_default(),
         sandbox: container.role == Role::Sandbox,
         state: state.into(),
-        attached_at_unix_ms: u64::try_from(attached_at.as_millis()).unwrap_or(u64::MAX),
+        attached_at_unix_ms: unix_ms(status.attached_at),
         guarded: status.guarded.into_iter().map(superblock).collect(),
         shared: status.unguarded.into_iter().map(unguarded).collect(),
         node_guarded: status.node_guarded.into_iter().map(superblock).collect(),

@@ -77,6 +77,9 @@ type Reload = Arc<dyn Fn() -> Result<Arc<Rules>, ZygoteError> + Send + Sync>;
 /// Finds a verdict on a file; blocks meanwhile.
 type JudgeFile = dyn Fn(BorrowedFd<'_>) -> Outcome + Send + Sync;
 
+/// How the engines get on that are not a part of lazaret.
+type Engines = dyn Fn() -> Vec<crate::engine::Status> + Send + Sync;
+
 type FindSession = dyn Fn(&str, &str) -> Option<Arc<Session>> + Send + Sync;
 
 /// What the API tells of and works on.
@@ -88,6 +91,7 @@ pub(crate) struct State {
     incidents: Arc<IncidentLog>,
     signatures: Arc<Signatures>,
     reload_rules: Reload,
+    engines: Box<Engines>,
     allow: Arc<AllowList>,
     quarantine: Arc<Quarantine>,
     scans: Arc<Scans>,
@@ -104,8 +108,8 @@ impl State {
     fn of(daemon: &Arc<Daemon>, stopped: watch::Receiver<bool>) -> Self {
         let registry = Arc::clone(daemon);
         let sessions = Arc::clone(daemon);
-        let workers = Arc::clone(&daemon.workers);
-        let judge = Arc::clone(&daemon.judge);
+        let reloading = Arc::clone(daemon);
+        let (judge, judging) = (Arc::clone(&daemon.judge), Arc::clone(&daemon.judge));
         Self {
             node: daemon.node.clone(),
             started_at: daemon.started_at,
@@ -113,7 +117,8 @@ impl State {
             counters: Arc::clone(&daemon.counters),
             incidents: Arc::clone(&daemon.incidents),
             signatures: Arc::clone(&daemon.signatures),
-            reload_rules: Arc::new(move || workers.reload()),
+            reload_rules: Arc::new(move || reloading.reload_rules()),
+            engines: Box::new(move || judging.engines()),
             allow: Arc::clone(&daemon.allow),
             quarantine: Arc::clone(&daemon.quarantine),
             scans: Arc::clone(&daemon.scans),

@@ -20,7 +20,7 @@ use crate::signatures::{Signature, SignaturesError};
 const API_MAJOR: u32 = 1;
 
 /// Grows with each addition to `control.proto`.
-const API_MINOR: u32 = 2;
+const API_MINOR: u32 = 3;
 
 /// Messages that wait for a slow reader, a stream.
 const BACKLOG: usize = 64;

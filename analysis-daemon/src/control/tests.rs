@@ -24,6 +24,23 @@ use crate::registry::GuardState;
 use crate::scan::Means;
 use crate::session::Session;
 
+/// An engine of others that is not there.
+fn away() -> crate::engine::Status {
+    crate::engine::Status {
+        name: Engine::Clamd,
+        version: "ClamAV 1.4.3".into(),
+        away: Some((
+            std::time::UNIX_EPOCH + Duration::from_millis(1234),
+            "stopped".into(),
+        )),
+        asked: 0,
+        found: 0,
+        failed: 0,
+        left_out: 3,
+        lost: 1,
+    }
+}
+
 /// A served API with one guarded container.
 struct Bench {
     folder: TempDir,
@@ -65,6 +82,7 @@ impl Bench {
             incidents: Arc::clone(&incidents),
             signatures,
             reload_rules: Arc::new(|| Ok(Arc::default())),
+            engines: Box::new(|| vec![away()]),
             scans: scans(folder.path(), &incidents, &allow),
             allow,
             quarantine: quarantine.unwrap(),
@@ -241,6 +259,12 @@ async fn tells_status_and_version() {
         (1, 1, 1)
     );
     assert_eq!(status.incidents.unwrap().last_seq, 1);
+    let [clamd] = status.engines.try_into().unwrap();
+    assert_eq!(
+        (clamd.name.as_str(), clamd.trouble.as_str()),
+        ("clamd", "stopped")
+    );
+    assert_eq!((clamd.away_since_unix_ms, clamd.left_out), (1234, 3));
 
     let [web] = status.containers.try_into().unwrap();
     assert_eq!(

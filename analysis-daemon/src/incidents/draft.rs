@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lazaret_types::{
-    Access, Action, Container, ContainerFields, FileFields, Gap, INCIDENT_SCHEMA, Incident, ProcessFields,
-    Severity,
+    Access, Action, Container, ContainerFields, Engine, FileFields, Gap, INCIDENT_SCHEMA, Incident,
+    ProcessFields, Severity,
 };
 use ulid::Ulid;
 
@@ -27,6 +27,8 @@ pub(crate) struct Draft {
     pub(crate) tags: Vec<String>,
     /// What was done.
     pub(crate) action: Action,
+    /// Who found it.
+    pub(crate) engine: Option<Engine>,
     /// What the opener wanted, when it is about a file.
     pub(crate) access: Option<Access>,
     /// The set that judged; none means the current one.
@@ -54,6 +56,7 @@ impl Draft {
             output: output.into(),
             tags: Vec::new(),
             action,
+            engine: None,
             access: None,
             signature_set: None,
             container: None,
@@ -83,6 +86,7 @@ impl Draft {
             seq,
             signature_set: self.signature_set.as_deref().unwrap_or_default().to_owned(),
             action: self.action,
+            engine: self.engine,
             container,
             process: self.process.clone(),
             file: self.file.clone(),

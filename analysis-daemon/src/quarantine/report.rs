@@ -54,6 +54,7 @@ pub(super) fn draft(case: &Case, moved: Result<&Moved, &Refusal>) -> Draft {
         container: Some(Arc::clone(&case.session.container)),
         file: Some(file),
         item: moved.ok().map(|moved| moved.item.id),
+        engine: Some(case.finding.engine),
         ..Draft::new(name, severity, action, output)
     }
 }

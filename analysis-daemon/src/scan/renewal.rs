@@ -1,5 +1,5 @@
-//! Running containers are scanned again when what judges has changed: hash lists, rules or lists
-//! of similar contents.
+//! Running containers are scanned again when what judges has changed: hash lists, rules, lists of
+//! similar contents, or what another engine judges by.
 //!
 //! What a container opens is judged by the new ones anyway. This finds what lies in it that
 //! nobody opens, and what is open already.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use lazaret_api::control::v1::{Container, GetStatusResponse, GuardState, Superblock};
 use serde_json::{Value, json};
 
+use super::engines;
 use crate::text::{path, safe_json};
 
 /// One JSON object over several lines.
@@ -27,6 +28,7 @@ pub(super) fn of(status: &GetStatusResponse) -> String {
             "trouble": non_empty(&incidents.trouble),
         },
         "quarantine": status.quarantine.map(|usage| json!({ "items": usage.items, "used": usage.used })),
+        "engines": status.engines.iter().map(engines::json).collect::<Vec<_>>(),
         // In an order that does not change from call to call.
         "counters": status.counters.iter().collect::<BTreeMap<_, _>>(),
         "containers": status.containers.iter().map(container).collect::<Vec<_>>(),

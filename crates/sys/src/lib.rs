@@ -17,6 +17,7 @@ pub mod priority;
 pub mod sealed;
 pub mod seqpacket;
 pub mod stat;
+pub mod stream;
 pub mod thread;
 pub mod wait;
 #[cfg(feature = "tokio")]

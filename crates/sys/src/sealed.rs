@@ -77,6 +77,14 @@ impl Sealed {
         }
     }
 
+    /// The same memory, by one more descriptor.
+    ///
+    /// # Errors
+    /// As `F_DUPFD_CLOEXEC` of `fcntl(2)`.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Maps it to be read.
     ///
     /// # Errors

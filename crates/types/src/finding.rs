@@ -87,6 +87,21 @@ pub enum Engine {
     Structure,
     /// Unpacking: what is inside and cannot be judged.
     Unpack,
+    /// ClamAV's daemon.
+    Clamd,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HashList => "hash-list",
+            Self::Yara => "yara",
+            Self::Tlsh => "tlsh",
+            Self::Structure => "structure",
+            Self::Unpack => "unpack",
+            Self::Clamd => "clamd",
+        })
+    }
 }
 
 /// One engine's conviction of one content.
@@ -124,6 +139,8 @@ pub enum UnjudgedReason {
     UnpackRatio,
     /// An archive that was not unpacked within `scan.timeout`.
     UnpackTime,
+    /// clamd stopped at one of its own limits.
+    EngineLimit,
 }
 
 impl fmt::Display for UnjudgedReason {
@@ -139,6 +156,7 @@ impl fmt::Display for UnjudgedReason {
             Self::UnpackSize => "limit reached: unpacks to more than scan.unpack.size",
             Self::UnpackRatio => "limit reached: unpacks to more than scan.unpack.ratio times its size",
             Self::UnpackTime => "limit reached: not unpacked within scan.timeout",
+            Self::EngineLimit => "limit reached: one of clamd's own",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::{Action, Severity, Sha256};
+use crate::{Action, Engine, Severity, Sha256};
 
 /// The version of [`Incident`]'s form. Fields are only ever added within one.
 pub const INCIDENT_SCHEMA: u32 = 1;
@@ -38,6 +38,9 @@ pub struct Incident {
     pub signature_set: String,
     /// What was done.
     pub action: Action,
+    /// Which engine found it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub engine: Option<Engine>,
     /// Whom it concerns; none for the node itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub container: Option<ContainerFields>,
