@@ -5,6 +5,7 @@ mod bad_input;
 mod by_hand;
 mod case;
 mod check;
+mod clamd;
 mod conformance;
 mod daemon_loss;
 mod drift;
@@ -30,7 +31,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use lazaret_tests::binaries::{BIN_DIR, Binaries};
 use lazaret_tests::packages::RELEASES;
-use lazaret_tests::{interrupt, machine, scratch};
+use lazaret_tests::{clamav, interrupt, machine, scratch};
 use libtest_mimic::Arguments;
 
 use case::Case;
@@ -68,6 +69,7 @@ fn prepare() -> Result<Vec<std::sync::Arc<World>>> {
     interrupt::install()?;
     scratch::sweep_dead();
     machine::ensure()?;
+    clamav::install()?;
     let binaries = Binaries::build()?;
     RELEASES
         .iter()
@@ -88,6 +90,7 @@ fn cases() -> impl Iterator<Item = Case> {
         renewal::CASES,
         scan::CASES,
         workers::CASES,
+        clamd::CASES,
         lifecycle::CASES,
         terminal::CASES,
         resources::CASES,

@@ -7,6 +7,7 @@
 //! start when a run was killed.
 
 pub mod binaries;
+pub mod clamav;
 pub mod command;
 pub mod containerd;
 pub mod daemon;

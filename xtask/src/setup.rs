@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use lazaret_tests::packages::{self, RELEASES};
-use lazaret_tests::ui;
+use lazaret_tests::{clamav, ui};
 
 use crate::elevate;
 
@@ -14,6 +14,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         for release in RELEASES {
             release.bin()?;
         }
+        clamav::install()?;
         ui::note("all set");
         Ok(ExitCode::SUCCESS)
     })

@@ -1,19 +1,16 @@
 //! ClamAV, with a database of ours that holds two signatures, and unlike its own no millions.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
+use lazaret_tests::clamav::{self, Clamd};
 use lazaret_tests::command;
-use lazaret_tests::machine::{self, Wanted};
 use lazaret_tests::malware::Malware;
 use lazaret_tests::packages;
-use lazaret_tests::procs::Server;
 use lazaret_tests::scratch::Places;
-use lazaret_tests::wait;
 
 use super::scanner::{self, Scanner};
 use super::tree::Tree;
@@ -21,31 +18,18 @@ use super::tree::Tree;
 pub(super) const CLAMDSCAN: &str = "clamdscan --fdpass";
 pub(super) const CLAMSCAN: &str = "clamscan";
 
-/// The library alone. Its programs are unpacked into the cache: installed they would start a
-/// service, and another one that downloads databases.
-const WANTED: &[Wanted] = &[Wanted {
-    name: "libclamav12",
-    why: "ClamAV scans the same files",
-}];
-
 /// Something bad was found.
 const FOUND: i32 = 1;
-
-const READY: Duration = Duration::from_secs(60);
 
 /// No file of ours is too large for it.
 const MAX_SIZE: &str = "1024M";
 
 pub(super) fn install() -> Result<()> {
-    machine::ensure_all(WANTED)?;
-    for program in [clamd, clamdscan, clamscan] {
+    clamav::install()?;
+    for program in [clamdscan, clamscan] {
         program()?;
     }
     Ok(())
-}
-
-fn clamd() -> Result<PathBuf> {
-    Ok(packages::unpacked("clamav-daemon")?.join("usr/sbin/clamd"))
 }
 
 fn clamdscan() -> Result<PathBuf> {
@@ -65,11 +49,11 @@ pub(super) fn version() -> Result<String> {
 
 /// Signatures of the bad file: one by its bytes, one by its hash.
 fn database(places: &Places) -> Result<PathBuf> {
-    let folder = places.disk().join("clamav");
+    let folder = clamav::database(places);
     fs::create_dir_all(&folder)?;
     let bad = Malware::eicar();
-    let hex: String = bad.content.iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(folder.join("bench.ndb"), format!("Bench.Bytes:0:*:{hex}\n"))?;
+    let bytes = clamav::bytes_signature("Bench.Bytes", &bad.content);
+    fs::write(folder.join("bench.ndb"), bytes)?;
     let hash = format!("{}:{}:Bench.Hash:73\n", bad.sha256, bad.content.len());
     fs::write(folder.join("bench.hsb"), hash)?;
     Ok(folder)
@@ -78,32 +62,19 @@ fn database(places: &Places) -> Result<PathBuf> {
 /// A clamd of our own, and the client that passes it one file after the other.
 pub(super) struct Clamdscan {
     places: Places,
-    configuration: PathBuf,
-    _clamd: Server,
+    _clamd: Clamd,
 }
 
 impl Clamdscan {
     pub(super) fn start(places: &Places) -> Result<Self> {
-        let socket = places.run().join("clamd.sock");
-        let configuration = places.disk().join("clamd.conf");
-        let text = format!(
-            "Foreground yes\nLocalSocket {}\nDatabaseDirectory {}\nTemporaryDirectory {}\n\
-             MaxFileSize {MAX_SIZE}\nMaxScanSize {MAX_SIZE}\nStreamMaxLength {MAX_SIZE}\n\
-             MaxDirectoryRecursion 64\nMaxScanTime 0\n",
-            socket.display(),
-            database(places)?.display(),
-            places.disk().display()
+        database(places)?;
+        let limits = format!(
+            "MaxFileSize {MAX_SIZE}\nMaxScanSize {MAX_SIZE}\nStreamMaxLength {MAX_SIZE}\n\
+             MaxDirectoryRecursion 64\nMaxScanTime 0\n"
         );
-        fs::write(&configuration, text)?;
-        let log = fs::File::create(places.disk().join("clamd.log"))?;
-        let mut clamd = scanner::program(&clamd()?, places);
-        clamd.arg("--config-file").arg(&configuration);
-        let clamd = Server::start(clamd.stdout(log.try_clone()?).stderr(log))?;
-        wait::until_true("clamd to listen", READY, || UnixStream::connect(&socket).is_ok())?;
         Ok(Self {
             places: places.clone(),
-            configuration,
-            _clamd: clamd,
+            _clamd: Clamd::start(places, &limits)?,
         })
     }
 }
@@ -116,7 +87,12 @@ impl Scanner for Clamdscan {
     fn scan(&self, tree: &Tree) -> Result<Duration> {
         let mut scan = scanner::program(&clamdscan()?, &self.places);
         scan.args(["--fdpass", "--infected", "--no-summary", "--config-file"]);
-        Ok(scanner::run(scan.args([&self.configuration, &tree.root]), tree, FOUND)?.took)
+        Ok(scanner::run(
+            scan.args([&clamav::configuration(&self.places), &tree.root]),
+            tree,
+            FOUND,
+        )?
+        .took)
     }
 }
 
