@@ -17,12 +17,14 @@ use crate::changes::Changes;
 use crate::clamd::Clamd;
 use crate::counters::Counters;
 use crate::drift::Drift;
-use crate::engine::{Engine, Input, Priority};
+use crate::engine::{Contents, Input, Priority};
+use crate::external::External;
 use crate::graces::Graces;
 use crate::incidents::IncidentLog;
 use crate::judge::{self, Judge};
 use crate::liveness::Pulse;
 use crate::lock::Lock;
+use crate::others::{Others, Reloads};
 use crate::pool::{self, Pool};
 use crate::quarantine::Quarantine;
 use crate::reader::{self, Readers};
@@ -32,7 +34,7 @@ use crate::seals::{self, Seals};
 use crate::shared::{self, SharedGuard};
 use crate::signatures::Signatures;
 use crate::waker::Waker;
-use crate::workers::{self, Rules, Workers, ZygoteError};
+use crate::workers::{self, By, Rules, Workers, ZygoteError};
 use crate::writes::{self, Writes};
 use crate::{control, handover, node_id, watchdog};
 
@@ -54,7 +56,7 @@ pub(crate) struct Daemon {
     pub(crate) incidents: Arc<IncidentLog>,
     pub(crate) signatures: Arc<Signatures>,
     pub(crate) workers: Arc<Workers>,
-    pub(crate) clamd: Option<Arc<Clamd>>,
+    pub(crate) others: Arc<Others>,
     pub(crate) allow: Arc<AllowList>,
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) seals: Arc<Seals>,
@@ -150,17 +152,17 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
     let allow = Arc::new(AllowList::open(state_dir.join("allow"))?);
     let quarantine = open_quarantine(config, &allow, &incidents, &counters)?;
     let threads = pool::threads(config.scan.threads);
-    let workers = Arc::new(start_workers(config, threads)?);
+    let counts = worker_counts(threads);
+    let workers = Arc::new(Workers::start(worker_settings(config)?, counts)?);
     let mut pulses = Vec::new();
     let graces = Graces::start(seals::graces(nofile), Arc::clone(&incidents))?;
     let seals = start_seals(config, nofile, graces, &mut pulses)?;
-    let clamd = Clamd::start(&config.clamd, &incidents).context("cannot look after clamd")?;
+    let others = Arc::new(start_others(config, counts, &incidents, &signatures, &allow)?);
     let changes: Vec<&Changes> = [&signatures.changes, &workers.changes]
         .into_iter()
-        .chain(clamd.iter().map(|clamd| &clamd.changes))
+        .chain(others.changes())
         .collect();
     lift_on_changes(&seals, &changes);
-    let others = clamd.clone().map(|clamd| -> Arc<dyn Engine> { clamd });
     let means = judge::Means {
         signatures: Arc::clone(&signatures),
         workers: Arc::clone(&workers),
@@ -170,7 +172,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         quarantine: Arc::clone(&quarantine),
         seals: Arc::clone(&seals),
         drift: Drift::new(&config.drift),
-        others: others.into_iter().collect(),
+        others: others.engines(),
     };
     let judge = Arc::new(Judge::new(&config.scan, means));
     let registry = Arc::new(Registry::default());
@@ -224,7 +226,7 @@ fn assemble(config: &Config, nofile: u64) -> Result<Arc<Daemon>> {
         incidents,
         signatures,
         workers,
-        clamd,
+        others,
         allow,
         quarantine,
         seals,
@@ -263,15 +265,14 @@ fn open_quarantine(
     .context("cannot open the quarantine")
 }
 
-/// Workers for so many threads that judge openers, and for what nobody waits for.
-fn start_workers(config: &Config, threads: usize) -> Result<Workers> {
-    let counts = workers::Counts {
+/// How many workers so many threads need that judge openers, and what nobody waits for.
+fn worker_counts(threads: usize) -> workers::Counts {
+    workers::Counts {
         // One for what runs already when a container comes back.
         openers: threads + 1,
         // For scans, and one for what is written.
         background: scan::MAX_RUNNING * scan::LANES + 1,
-    };
-    Ok(Workers::start(worker_settings(config)?, counts)?)
+    }
 }
 
 fn start_seals(
@@ -334,7 +335,7 @@ impl Daemon {
     /// When the rules cannot be loaded; the old ones stay.
     pub(crate) fn reload_rules(&self) -> Result<Arc<Rules>, ZygoteError> {
         let rules = self.workers.reload();
-        self.clamd.iter().for_each(|clamd| clamd.forget());
+        self.others.reload();
         rules
     }
 }
@@ -349,14 +350,53 @@ fn reload_rules(daemon: &Arc<Daemon>) {
     });
 }
 
+/// Engines of others have as many processes as our own.
+fn start_others(
+    config: &Config,
+    counts: workers::Counts,
+    incidents: &Arc<IncidentLog>,
+    signatures: &Arc<Signatures>,
+    allow: &Arc<AllowList>,
+) -> Result<Others> {
+    let file = config.node.state_dir.join("engines-reloaded");
+    let reloads = Reloads::open(file.clone()).with_context(|| format!("cannot read {}", file.display()))?;
+    let clamd = Clamd::start(&config.clamd, incidents, reloads.count());
+    let start = |engine: &lazaret_config::Engine| {
+        let settings = workers::Settings {
+            by: By::Program {
+                command: engine.command.clone(),
+                args: engine.args.clone(),
+                paths: engine.paths.clone(),
+            },
+            memory: engine.memory.as_u64(),
+            ..worker_settings(config)?
+        };
+        let workers = Workers::start(settings, counts).with_context(|| format!("engine {}", engine.name))?;
+        let contents = Contents {
+            workers: Arc::new(workers),
+            signatures: Arc::clone(signatures),
+            allow: Arc::clone(allow),
+        };
+        Ok(Arc::new(External::new(engine, contents, reloads.count())))
+    };
+    let external = config.engines.iter().map(start).collect::<Result<_>>()?;
+    Ok(Others {
+        clamd: clamd.context("cannot look after clamd")?,
+        external,
+        reloads,
+    })
+}
+
 fn worker_settings(config: &Config) -> Result<workers::Settings> {
     let scan = &config.scan;
     let beside = std::env::current_exe()?;
     Ok(workers::Settings {
         program: beside.parent().unwrap_or(Path::new("/")).join(&scan.worker),
-        rules: scan.rules.clone(),
-        lists: config.node.state_dir.join("signatures"),
-        cache: config.node.state_dir.join("cache"),
+        by: By::Rules {
+            rules: scan.rules.clone(),
+            lists: config.node.state_dir.join("signatures"),
+            cache: config.node.state_dir.join("cache"),
+        },
         uid: scan.worker_uid,
         memory: scan.worker_memory.as_u64(),
         unpack: scan.unpack,

@@ -74,9 +74,9 @@ pub(crate) struct Found {
 }
 
 /// How an engine that is not a part of lazaret gets on.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Status {
-    pub(crate) name: lazaret_types::Engine,
+    pub(crate) name: String,
     /// In its own words.
     pub(crate) version: String,
     /// Since when it is away, and why.

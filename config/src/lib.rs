@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod clamd;
+mod engines;
 mod keys;
 mod load;
 mod schema;
 
 pub use clamd::{Clamd, OnUnavailable};
+pub use engines::Engine;
 pub use load::{CONFIG_ENV, ConfigError, DEFAULT_PATH};
 pub use schema::{
     Config, Drift, Guard, Incidents, Node, OnUnjudged, Quarantine, QuarantineMode, Scan, Unpack, Watchdog,

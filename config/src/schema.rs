@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use lazaret_types::{Action, LossPolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::Clamd;
+use crate::{Clamd, Engine, engines};
 
 /// What a scan worker needs beside the file that it judges, in bytes.
 const WORKER_BASE: u64 = 128 << 20;
@@ -17,6 +17,8 @@ const WORKER_BASE: u64 = 128 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// `[[engines]]`
+    pub engines: Vec<Engine>,
     /// `[node]`
     pub node: Node,
     /// `[guard]`
@@ -375,6 +377,7 @@ impl Config {
         if self.scan.cache_entries == 0 {
             return Err("scan.cache_entries must be at least 1".into());
         }
-        self.clamd.check(self.scan.timeout)
+        self.clamd.check(self.scan.timeout)?;
+        engines::check(&self.engines, self.scan.timeout)
     }
 }

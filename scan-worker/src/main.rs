@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod engine;
 mod sandbox;
 mod wire;
 mod worker;
@@ -39,9 +40,18 @@ struct Args {
     /// Memory that a worker may use, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     memory: u64,
+    /// Judge by this program instead of rules
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["folders", "lists", "cache"])]
+    engine: Option<PathBuf>,
+    /// What the program may read and run; may be given several times
+    #[arg(long = "path", value_name = "PATH", requires = "engine")]
+    paths: Vec<PathBuf>,
     /// Only print the rules, and what is wrong with them, as JSON lines
     #[arg(long)]
     list: bool,
+    /// Arguments of the program
+    #[arg(last = true, requires = "engine")]
+    args: Vec<String>,
 }
 
 fn main() -> ExitCode {

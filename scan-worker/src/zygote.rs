@@ -11,6 +11,7 @@ use lazaret_sys::seqpacket::{self, MAX_FDS};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use yara_x::Rules;
 
+use crate::engine::Engine;
 use crate::{Args, load_lists, sandbox, wire, worker};
 
 /// Problems that fit into one message.
@@ -25,7 +26,10 @@ const MAX_TEXT: usize = 400;
 /// When it cannot load, give up its privileges, or talk to lazaretd, which is told.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
-    let served = prepare(args, &socket).and_then(|signatures| serve(&socket, &signatures, args.memory));
+    let served = match Engine::of(args) {
+        Some(engine) => prepare_engine(&engine, args, &socket).and_then(|()| serve(&socket, &engine)),
+        None => prepare(args, &socket).and_then(|signatures| serve(&socket, &signatures)),
+    };
     if let Err(error) = &served {
         let failed = from_zygote::Message::Failed(Failed {
             reason: format!("{error:#}"),
@@ -35,10 +39,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     served
 }
 
+/// What a forked process does to its end.
+pub(crate) trait Work {
+    /// Judges what comes through the socket, behind all others if nobody waits for it.
+    fn run(&self, socket: OwnedFd, background: bool) -> !;
+}
+
+/// Has a process that nobody waits for come after all others. It cannot be taken back.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn rank(background: bool) -> Result<()> {
+    if background {
+        lazaret_sys::priority::lower_thread().context("cannot run behind all others")?;
+    }
+    Ok(())
+}
+
 /// All that content is compared with. Workers share it.
 struct Signatures {
     rules: Rules,
     similar: Similar,
+    /// Bytes that a worker may use.
+    memory: u64,
+}
+
+impl Work for Signatures {
+    fn run(&self, socket: OwnedFd, background: bool) -> ! {
+        worker::run(&socket, &self.rules, &self.similar, || {
+            rank(background)?;
+            sandbox::narrow(self.memory)
+        })
+    }
 }
 
 fn prepare(args: &Args, socket: &OwnedFd) -> Result<Signatures> {
@@ -57,7 +89,21 @@ fn prepare(args: &Args, socket: &OwnedFd) -> Result<Signatures> {
         similar: u32::try_from(similar.len())?,
     };
     tell(socket, from_zygote::Message::Ready(ready))?;
-    Ok(Signatures { rules, similar })
+    Ok(Signatures {
+        rules,
+        similar,
+        memory: args.memory,
+    })
+}
+
+fn prepare_engine(engine: &Engine, args: &Args, socket: &OwnedFd) -> Result<()> {
+    let version = engine.version()?;
+    sandbox::enter_for_program(args.uid, &args.paths, engine.program())?;
+    let ready = Ready {
+        version,
+        ..Ready::default()
+    };
+    tell(socket, from_zygote::Message::Ready(ready))
 }
 
 fn shortened(mut problem: Problem) -> Problem {
@@ -67,7 +113,8 @@ fn shortened(mut problem: Problem) -> Problem {
     problem
 }
 
-fn serve(socket: &OwnedFd, signatures: &Signatures, memory: u64) -> Result<()> {
+/// Forks whenever it is asked to.
+fn serve(socket: &OwnedFd, work: &impl Work) -> Result<()> {
     let (mut buffer, mut fds) = (wire::buffer(), [const { None }; MAX_FDS]);
     while let Some(ToZygote { fork: Some(wanted) }) = wire::receive(socket, &mut buffer, &mut fds)? {
         reap();
@@ -75,13 +122,7 @@ fn serve(socket: &OwnedFd, signatures: &Signatures, memory: u64) -> Result<()> {
         match fork().context("cannot fork a worker")? {
             Side::Child => {
                 drop(ours);
-                let Signatures { rules, similar } = signatures;
-                worker::run(&theirs, rules, similar, || {
-                    if wanted.background {
-                        lazaret_sys::priority::lower_thread().context("cannot run behind all others")?;
-                    }
-                    sandbox::narrow(memory)
-                });
+                work.run(theirs, wanted.background);
             }
             Side::Parent { child } => {
                 // It is ours to reap, so its pid is nobody else's yet.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lazaret_tests::clamav::{self, Clamd};
-use lazaret_tests::command::Outcome;
+use lazaret_tests::command::{self, Outcome};
 use lazaret_tests::incident::Incident;
 use lazaret_tests::malware::EFFECT;
 use lazaret_tests::node::Node;
@@ -278,6 +278,13 @@ fn reloaded(world: &World) -> Result<()> {
     })?;
     was_denied(&bench.shell(read)?)?;
     ensure!(bench.denial()?.text("/rule") == "Lazaret.Later.UNOFFICIAL");
+    // clamd tells no version of its other databases: somebody has to.
+    let asked = bench.count("asked")?;
+    bench.shell("cat /dev/null")?.ok()?;
+    ensure!(bench.count("asked")? == asked, "what is known was asked about");
+    command::check(&mut bench.node.daemon()?.cli(&["rules", "reload"]))?;
+    bench.shell("cat /dev/null")?.ok()?;
+    ensure!(bench.count("asked")? > asked);
     bench.end()
 }
 

@@ -9,6 +9,7 @@ mod clamd;
 mod conformance;
 mod daemon_loss;
 mod drift;
+mod engines;
 mod hostile_files;
 mod lifecycle;
 mod like_stock;
@@ -91,6 +92,7 @@ fn cases() -> impl Iterator<Item = Case> {
         scan::CASES,
         workers::CASES,
         clamd::CASES,
+        engines::CASES,
         lifecycle::CASES,
         terminal::CASES,
         resources::CASES,

@@ -27,6 +27,10 @@ const WANTED: &[Wanted] = &[
         why: "runc is linked against it",
     },
     Wanted {
+        name: "python3",
+        why: "an engine of others is written in it",
+    },
+    Wanted {
         name: "libc6-dev",
         why: "a static helper runs inside the containers",
     },

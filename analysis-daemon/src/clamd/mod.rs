@@ -73,8 +73,8 @@ pub(crate) struct Clamd {
 struct Version {
     /// As clamd says it; empty until it was heard.
     text: String,
-    /// Times that [`Clamd::forget`] was asked for.
-    forgotten: u64,
+    /// As [`Clamd::forget`] was told.
+    reloads: u64,
     /// Made of both whenever one of them changes.
     set: Arc<str>,
 }
@@ -90,17 +90,19 @@ struct Counts {
 
 impl Clamd {
     /// Asks clamd who it is, and goes on doing so. None when the configuration does not want it.
+    /// `reloads` is what [`Clamd::forget`] was told last, in all the node's life.
     ///
     /// # Errors
     /// When the kernel gives no thread. A clamd that does not answer is no error.
     pub(crate) fn start(
         config: &lazaret_config::Clamd,
         incidents: &Arc<IncidentLog>,
+        reloads: u64,
     ) -> io::Result<Option<Arc<Self>>> {
         if !config.enabled {
             return Ok(None);
         }
-        let clamd = Arc::new(Self::new(config, incidents));
+        let clamd = Arc::new(Self::new(config, incidents, reloads));
         // Before the first file: what is judged without clamd is judged again. Nobody has heard
         // it yet, so that one failure is enough.
         if let Err(why) = clamd.look_after() {
@@ -118,7 +120,7 @@ impl Clamd {
         Ok(Some(clamd))
     }
 
-    fn new(config: &lazaret_config::Clamd, incidents: &Arc<IncidentLog>) -> Self {
+    fn new(config: &lazaret_config::Clamd, incidents: &Arc<IncidentLog>, reloads: u64) -> Self {
         Self {
             socket: config.socket.clone(),
             timeout: config.timeout,
@@ -127,17 +129,19 @@ impl Clamd {
             heuristics: config.heuristics,
             on_unavailable: config.on_unavailable,
             gate: Gate::new(config.connections, config.failures, config.retry),
-            version: Mutex::new(Version::new(String::new(), 0)),
+            version: Mutex::new(Version::new(String::new(), reloads)),
             incidents: Arc::clone(incidents),
             counts: Counts::default(),
             changes: Changes::default(),
         }
     }
 
-    /// Has everything asked about again that clamd judged.
-    pub(crate) fn forget(&self) {
+    /// Has everything asked about again that clamd judged. `reloads` counts how often that was
+    /// asked for.
+    pub(crate) fn forget(&self, reloads: u64) {
         let mut version = self.version();
-        *version = Version::new(std::mem::take(&mut version.text), version.forgotten + 1);
+        let reloads = version.reloads.max(reloads);
+        *version = Version::new(std::mem::take(&mut version.text), reloads);
         drop(version);
         self.changes.tell();
     }
@@ -175,7 +179,7 @@ impl Clamd {
         let mut version = self.version();
         let is_new = version.text != text;
         if is_new {
-            *version = Version::new(text.to_owned(), version.forgotten);
+            *version = Version::new(text.to_owned(), version.reloads);
         }
         is_new
     }
@@ -302,7 +306,7 @@ impl Engine for Clamd {
     fn status(&self) -> Option<Status> {
         let away = self.gate.away();
         Some(Status {
-            name: Name::Clamd,
+            name: Name::Clamd.to_string(),
             version: self.version().text.clone(),
             away: away.map(|away| (away.since, away.why)),
             asked: self.counts.asked.get(),
@@ -324,17 +328,17 @@ impl Clamd {
 }
 
 impl Version {
-    fn new(text: String, forgotten: u64) -> Self {
+    fn new(text: String, reloads: u64) -> Self {
         let mut set = if text.is_empty() {
             "none".to_owned()
         } else {
             let digest = sha2::Sha256::digest(text.as_bytes());
             Sha256::new(digest.into()).to_string().chars().take(12).collect()
         };
-        if forgotten > 0 {
-            set.push_str(&format!(".{forgotten}"));
+        if reloads > 0 {
+            set.push_str(&format!(".{reloads}"));
         }
         let set = set.into();
-        Self { text, forgotten, set }
+        Self { text, reloads, set }
     }
 }

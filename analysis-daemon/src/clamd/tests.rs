@@ -49,7 +49,7 @@ impl Bench {
             signatures,
         );
         Self {
-            clamd: Clamd::new(&config, &Arc::new(incidents.unwrap())),
+            clamd: Clamd::new(&config, &Arc::new(incidents.unwrap()), 0),
             _folder: folder,
         }
     }
@@ -182,7 +182,7 @@ fn what_is_judged_without_it_is_not_remembered_with_it() {
     assert_eq!(bench.clamd.set(), first, "what it has judged is known");
     bench.clamd.heard("ClamAV 1.4.3/2/now".into());
     let second = bench.clamd.set();
-    bench.clamd.forget();
+    bench.clamd.forget(1);
     let sets = [never, first, second, bench.clamd.set()];
     for (at, set) in sets.iter().enumerate() {
         assert!(!sets.iter().skip(at + 1).any(|other| other == set), "{sets:?}");

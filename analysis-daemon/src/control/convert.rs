@@ -46,7 +46,7 @@ fn signatures(set: &SignatureSet) -> api::get_status_response::Signatures {
 fn engine(status: Status) -> api::Engine {
     let (since, trouble) = status.away.unzip();
     api::Engine {
-        name: status.name.to_string(),
+        name: status.name,
         version: status.version,
         trouble: trouble.unwrap_or_default(),
         away_since_unix_ms: since.map(unix_ms).unwrap_or_default(),

@@ -27,7 +27,7 @@ use crate::session::Session;
 /// An engine of others that is not there.
 fn away() -> crate::engine::Status {
     crate::engine::Status {
-        name: Engine::Clamd,
+        name: Engine::Clamd.to_string(),
         version: "ClamAV 1.4.3".into(),
         away: Some((
             std::time::UNIX_EPOCH + Duration::from_millis(1234),

@@ -11,4 +11,4 @@ mod zygote;
 pub(crate) use answer::Member;
 pub(crate) use pool::{Counts, Rules, Workers};
 pub(crate) use worker::WorkerError;
-pub(crate) use zygote::{Settings, ZygoteError};
+pub(crate) use zygote::{By, Settings, ZygoteError};

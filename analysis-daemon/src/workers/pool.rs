@@ -11,7 +11,7 @@ use crate::engine::{Limits, Priority};
 
 use super::answer::{Answer, Member};
 use super::worker::{Worker, WorkerError};
-use super::zygote::{Settings, Zygote, ZygoteError};
+use super::zygote::{By, Settings, Zygote, ZygoteError};
 
 /// The rules that judge now.
 #[derive(Debug, Default)]
@@ -162,12 +162,13 @@ impl Workers {
             tracing::warn!("{file}:{line}:{column}: {message}");
         }
         let similar = ready.similar;
-        tracing::info!(
-            count = rules.count,
-            similar,
-            version = rules.version,
-            "rules loaded"
-        );
+        let (count, version) = (rules.count, &rules.version);
+        match &self.settings.by {
+            By::Rules { .. } => tracing::info!(count, similar, version, "rules loaded"),
+            By::Program { command, .. } => {
+                tracing::info!(program = %command.display(), version, "engine of others ready");
+            }
+        }
         let rules = Arc::new(rules);
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rules);
         rules

@@ -26,18 +26,35 @@ const FORKING: Duration = Duration::from_secs(2);
 pub(crate) struct Settings {
     /// The program.
     pub(crate) program: PathBuf,
-    /// Folders of rules, as far as they exist.
-    pub(crate) rules: Vec<PathBuf>,
-    /// The folder of TLSH lists.
-    pub(crate) lists: PathBuf,
-    /// Where compiled rules are kept.
-    pub(crate) cache: PathBuf,
+    /// What its workers judge by.
+    pub(crate) by: By,
     /// Whom workers run as.
     pub(crate) uid: u32,
     /// Bytes that a worker may use.
     pub(crate) memory: u64,
     /// How far it looks into archives.
     pub(crate) unpack: Unpack,
+}
+
+/// What workers judge by.
+#[derive(Debug, Clone)]
+pub(crate) enum By {
+    /// Our own engines.
+    Rules {
+        /// Folders of rules, as far as they exist.
+        rules: Vec<PathBuf>,
+        /// The folder of TLSH lists.
+        lists: PathBuf,
+        /// Where compiled rules are kept.
+        cache: PathBuf,
+    },
+    /// A program of others, which each worker becomes.
+    Program {
+        command: PathBuf,
+        args: Vec<String>,
+        /// What it may read and run.
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// No zygote, or none any more.
@@ -113,16 +130,26 @@ impl Drop for Zygote {
 
 fn arguments(settings: &Settings) -> Vec<OsString> {
     let option = |name: &str, value: &Path| [name.into(), value.into()];
-    let rules = settings.rules.iter().flat_map(|folder| option("--rules", folder));
     let numbers = [("--uid", u64::from(settings.uid)), ("--memory", settings.memory)];
     let numbers = numbers
         .into_iter()
         .flat_map(|(name, value)| [name.into(), value.to_string().into()]);
-    rules
-        .chain(option("--lists", &settings.lists))
-        .chain(option("--cache", &settings.cache))
-        .chain(numbers)
-        .collect()
+    let by: Vec<OsString> = match &settings.by {
+        By::Rules { rules, lists, cache } => rules
+            .iter()
+            .flat_map(|folder| option("--rules", folder))
+            .chain(option("--lists", lists))
+            .chain(option("--cache", cache))
+            .collect(),
+        By::Program { command, args, paths } => option("--engine", command)
+            .into_iter()
+            .chain(paths.iter().flat_map(|path| option("--path", path)))
+            // Whatever comes behind is the program's own.
+            .chain(["--".into()])
+            .chain(args.iter().map(OsString::from))
+            .collect(),
+    };
+    numbers.chain(by).collect()
 }
 
 fn unexpected(message: Option<from_zygote::Message>) -> ZygoteError {

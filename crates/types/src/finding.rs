@@ -89,6 +89,8 @@ pub enum Engine {
     Unpack,
     /// ClamAV's daemon.
     Clamd,
+    /// An engine of others. Its name begins the rule's.
+    External,
 }
 
 impl fmt::Display for Engine {
@@ -100,6 +102,7 @@ impl fmt::Display for Engine {
             Self::Structure => "structure",
             Self::Unpack => "unpack",
             Self::Clamd => "clamd",
+            Self::External => "external",
         })
     }
 }
