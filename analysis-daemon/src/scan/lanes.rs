@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
 /// Files of one scan under judgement at once.
-pub(crate) const LANES: usize = 2;
+pub(crate) const LANES: usize = 3;
 
 /// Files of one scan on their way, each with a descriptor: small ones go by while a large one is
 /// judged.
